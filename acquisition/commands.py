@@ -1,0 +1,16 @@
+"""Command-line verbs of the acquisition room."""
+
+
+def devices() -> None:
+    """Not built yet."""
+    raise NotImplementedError
+
+
+def record() -> None:
+    """Not built yet."""
+    raise NotImplementedError
+
+
+def simulate() -> None:
+    """Not built yet."""
+    raise NotImplementedError

@@ -1,0 +1,129 @@
+"""The pinhole camera with lens distortion, in the conventions of OpenCV and of librealsense's projection code."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthcell.acquisition.transform import FloatArray
+from depthcell.errors import DepthcellError
+
+
+class Distortion(StrEnum):
+    """Lens models a RealSense stream may carry (librealsense `rs2_distortion`).
+
+    `BROWN_CONRADY` is OpenCV's five-parameter model, ideal to distorted (librealsense applies it so when it projects).
+    `INVERSE_BROWN_CONRADY` is the same polynomial used the other way, distorted to ideal.
+    """
+
+    NONE = "none"
+    BROWN_CONRADY = "brown_conrady"
+    INVERSE_BROWN_CONRADY = "inverse_brown_conrady"
+
+
+@dataclass(frozen=True, slots=True)
+class Intrinsics:
+    """A camera's own geometry. Pixel centres lie at integers: pixel (0, 0) covers -0.5 to 0.5.
+
+    Attributes:
+        width_px, height_px: image size.
+        fx_px, fy_px: focal lengths.
+        cx_px, cy_px: principal point.
+        distortion: which polynomial `coefficients` feed.
+        coefficients: (k1, k2, p1, p2, k3), OpenCV's order.
+
+    Raises:
+        DepthcellError: a size or focal length is not positive, or a value is not finite.
+    """
+
+    width_px: int
+    height_px: int
+    fx_px: float
+    fy_px: float
+    cx_px: float
+    cy_px: float
+    distortion: Distortion = Distortion.NONE
+    coefficients: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        for name in ("width_px", "height_px", "fx_px", "fy_px"):
+            if not getattr(self, name) > 0:
+                raise DepthcellError(f"intrinsics.{name}: must be positive, got {getattr(self, name)}")
+        if not np.isfinite([self.fx_px, self.fy_px, self.cx_px, self.cy_px, *self.coefficients]).all():
+            raise DepthcellError("intrinsics: a value is not finite")
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """The camera matrix K, (3, 3) float64."""
+        return np.array([[self.fx_px, 0.0, self.cx_px], [0.0, self.fy_px, self.cy_px], [0.0, 0.0, 1.0]])
+
+    @property
+    def is_distorted(self) -> bool:
+        """Whether any coefficient acts."""
+        return self.distortion is not Distortion.NONE and any(self.coefficients)
+
+    def rays(self) -> NDArray[np.float32]:
+        """Direction of every pixel with z = 1: (H, W, 3) float32, read-only; times depth it is a point in metres."""
+        return _rays(self)
+
+    def normalized(self, pixels: FloatArray) -> NDArray[np.float64]:
+        """Ideal image coordinates (x/z, y/z) of `pixels` (..., 2), given as (column, row)."""
+        distorted = (np.asarray(pixels, dtype=np.float64) - (self.cx_px, self.cy_px)) / (self.fx_px, self.fy_px)
+        if not self.is_distorted:
+            return distorted
+        if self.distortion is Distortion.INVERSE_BROWN_CONRADY:
+            return _brown_conrady(distorted, self.coefficients)
+        return _solve_brown_conrady(distorted, self.coefficients)
+
+    def project(self, points_cam: FloatArray) -> NDArray[np.float64]:
+        """Pixels (..., 2) as (column, row) of points (..., 3) in metres; NaN for points at or behind the camera."""
+        points = np.asarray(points_cam, dtype=np.float64)
+        z_m = points[..., 2:]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ideal = np.where(z_m > 0, points[..., :2] / z_m, np.nan)
+        if self.is_distorted:
+            if self.distortion is Distortion.BROWN_CONRADY:
+                ideal = _brown_conrady(ideal, self.coefficients)
+            else:
+                ideal = _solve_brown_conrady(ideal, self.coefficients)
+        return ideal * (self.fx_px, self.fy_px) + (self.cx_px, self.cy_px)
+
+    def deproject(self, depth_m: FloatArray) -> NDArray[np.float32]:
+        """Points in the camera frame, (H, W, 3) float32 metres, NaN where `depth_m` (H, W) is NaN.
+
+        `depth_m` is the z coordinate, not the distance along the ray.
+        """
+        if depth_m.shape != (self.height_px, self.width_px):
+            expected = (self.height_px, self.width_px)
+            raise DepthcellError(f"depth image: shape {depth_m.shape} does not fit intrinsics of shape {expected}")
+        return self.rays() * depth_m.astype(np.float32)[..., None]
+
+
+@lru_cache(maxsize=32)
+def _rays(intrinsics: Intrinsics) -> NDArray[np.float32]:
+    columns, rows = np.meshgrid(np.arange(intrinsics.width_px), np.arange(intrinsics.height_px))
+    ideal = intrinsics.normalized(np.stack((columns, rows), axis=-1).astype(np.float64))
+    rays = np.concatenate((ideal, np.ones((*ideal.shape[:2], 1))), axis=-1).astype(np.float32)
+    rays.flags.writeable = False
+    return rays
+
+
+def _brown_conrady(ideal: FloatArray, coefficients: tuple[float, ...]) -> NDArray[np.float64]:
+    """D. C. Brown, Photogrammetric Engineering 37 (1971) 855; OpenCV calib3d, "Detailed Description"."""
+    k1, k2, p1, p2, k3 = coefficients
+    x, y = ideal[..., 0], ideal[..., 1]
+    r2 = x * x + y * y
+    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    distorted_x = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
+    distorted_y = y * radial + 2 * p2 * x * y + p1 * (r2 + 2 * y * y)
+    return np.stack((distorted_x, distorted_y), axis=-1)
+
+
+def _solve_brown_conrady(distorted: FloatArray, coefficients: tuple[float, ...]) -> NDArray[np.float64]:
+    """Invert `_brown_conrady` by fixed-point iteration; 30 rounds reach 1e-9 px for lenses below 40 % distortion."""
+    ideal = np.array(distorted, dtype=np.float64)
+    for _ in range(30):
+        ideal = ideal - (_brown_conrady(ideal, coefficients) - distorted)
+    return ideal

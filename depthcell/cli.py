@@ -1,0 +1,88 @@
+"""The command line: one table of verbs. Each room brings its own in `commands.py`; heavy imports wait for the verb."""
+
+import json
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from depthcell import __version__
+from depthcell.acquisition import commands as acquisition
+from depthcell.errors import DepthcellError
+from depthcell.fusion import commands as fusion
+from depthcell.inspect import commands as inspection
+from depthcell.models import commands as models
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+app = typer.Typer(
+    name="depthcell",
+    help="Inspect manufactured parts in 3D: recordings in, verdicts in millimetres with uncertainty out.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (
+    acquisition.devices,
+    acquisition.record,
+    acquisition.simulate,
+    fusion.fuse,
+    models.evaluate,
+    inspection.inspect,
+    inspection.listen,
+    inspection.demo,
+):
+    app.command()(verb)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"depthcell {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Inspect manufactured parts in 3D: recordings in, verdicts in millimetres with uncertainty out."""
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run one verb and leave with its exit code.
+
+    0: done. 2: the input or the call is wrong; one line on standard error names the field or file and what to do.
+    130: interrupted by Ctrl-C.
+    """
+    words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        code = app(words, standalone_mode=False)
+    except typer.Abort:
+        code = EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        print("depthcell: interrupted; no half-written file was left", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `depthcell inspect ... | head`; nothing is left to tell it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except DepthcellError as error:
+        code = _refuse(str(error), error.reason.value, words)
+    except TyperException as error:
+        code = _refuse(f"{error} See depthcell --help", "usage", words)
+    sys.exit(code or 0)
+
+
+def _refuse(message: str, reason: str, words: list[str]) -> int:
+    line = " ".join(message.split())
+    print(f"depthcell: {line}", file=sys.stderr)
+    if "--json" in words:
+        print(json.dumps({"error": line, "reason": reason}))
+    return EXIT_BAD_INPUT

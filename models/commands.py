@@ -1,0 +1,6 @@
+"""Command-line verbs of the models room."""
+
+
+def evaluate() -> None:
+    """Not built yet."""
+    raise NotImplementedError
