@@ -1,0 +1,157 @@
+"""What the inspection room hands on: a `Verdict`, the one message a line controller needs for one part."""
+
+import hashlib
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+
+class Decision(StrEnum):
+    """What the line may do with the part. Whoever is in doubt rejects: only `OK` lets a part pass."""
+
+    OK = "OK"
+    NOK = "NOK"
+    CANNOT_TELL = "CANNOT-TELL"
+
+
+class Quantity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A measured value and its standard uncertainty (k = 1), both in the unit that the field's name ends with."""
+
+    value: float
+    u: float
+
+
+class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A point in the frame "part", millimetres, and the standard uncertainty of each coordinate."""
+
+    value: tuple[float, float, float]
+    u: tuple[float, float, float]
+
+
+class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One connected region that differs from what a good part shows.
+
+    Attributes:
+        kind: "dent", "bump", "missing_material", "excess_material", "missing_bore", "stain", "scratch" ...
+        depth_mm: signed deviation at its extreme, positive outside the material; None for a finding in colour alone.
+        area_mm2: of the region on the surface.
+        volume_mm3: signed, integral of the deviation over the region; None for a finding in colour alone.
+        position_mm: centre of the region.
+        sigma: deviation over its standard uncertainty; how far this is from chance.
+        source: which evidence shows it.
+        cameras: serial numbers of the cameras that saw it.
+        text: the finding in a metrologist's words.
+    """
+
+    kind: str
+    depth_mm: Quantity | None
+    area_mm2: Quantity
+    volume_mm3: Quantity | None
+    position_mm: Position
+    sigma: float
+    source: Literal["depth", "color", "depth+color"]
+    cameras: tuple[str, ...]
+    text: str
+
+
+class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A measurand with its tolerance and what follows by ISO 14253-1 (guard band on both sides of each limit).
+
+    Attributes:
+        name: as the recipe calls it.
+        value, u: result and standard uncertainty in `unit`; None where nothing could be measured.
+        unit: "mm", "mm2", "deg" ...
+        lower, upper: tolerance limits in `unit`; None where there is none.
+        decision: OK, NOK or CANNOT-TELL.
+        provenance: how it came about: points used, fit, cameras.
+    """
+
+    name: str
+    value: float | None
+    u: float | None
+    unit: str
+    lower: float | None
+    upper: float | None
+    decision: Decision
+    provenance: str
+
+
+class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """SHA-256 of everything the verdict rests on, lower-case hexadecimal; `model` is None without a learned model."""
+
+    recording: str
+    cell: str
+    recipe: str
+    model: str | None
+    software: str
+
+
+class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The verdict on one part.
+
+    Attributes:
+        schema_version: of this message.
+        verdict: OK, NOK or CANNOT-TELL.
+        part_id: which part.
+        trigger_id: which trigger asked for it.
+        sequence: counts the verdicts of this run from 1, without a gap.
+        findings: what differs, worst first.
+        measurements: in the recipe's order.
+        reasons: why, in words, worst first; never empty.
+        timings_ms: duration of each stage; not part of the digest.
+        issued_at: ISO 8601, UTC; not part of the digest.
+        provenance: what the verdict rests on.
+        digest: SHA-256 over all of this but `timings_ms`, `issued_at` and itself: see `digest_of`.
+    """
+
+    schema_version: Literal[1]
+    verdict: Decision
+    part_id: str
+    trigger_id: str
+    sequence: int
+    findings: tuple[Finding, ...]
+    measurements: tuple[Measurement, ...]
+    reasons: tuple[str, ...]
+    timings_ms: dict[str, float]
+    issued_at: str
+    provenance: Provenance
+    digest: str = ""
+
+
+def digest_of(verdict: Verdict) -> str:
+    """SHA-256 of the verdict's canonical JSON without timings, times and the digest itself.
+
+    Canonical: keys sorted, no white space, shortest round-trip floats, UTF-8.
+    """
+    content: dict[str, Any] = msgspec.to_builtins(verdict)
+    for name in ("timings_ms", "issued_at", "digest"):
+        del content[name]
+    return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
+
+
+def sealed(verdict: Verdict) -> Verdict:
+    """The verdict with its digest filled in."""
+    return msgspec.structs.replace(verdict, digest=digest_of(verdict))
+
+
+def to_json(verdict: Verdict) -> bytes:
+    """One line of JSON, keys in the order of the schema, without a line end."""
+    return msgspec.json.encode(verdict)
+
+
+def from_json(line: bytes) -> Verdict:
+    """Read a verdict from the wire.
+
+    Raises:
+        msgspec.ValidationError: a field is missing, unknown or of the wrong type; the message names it.
+    """
+    return msgspec.json.decode(line, type=Verdict)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a verdict; `docs/verdict.schema.json` is this, committed."""
+    schema = msgspec.json.schema(Verdict)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "depthcell verdict"} | schema
