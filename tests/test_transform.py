@@ -54,7 +54,7 @@ def test_perturbation_acts_in_the_target_frame(T_a_b: RigidTransform, twist: np.
 def test_wrong_product_is_refused_and_names_both_frames() -> None:
     T_a_b, T_c_d = RigidTransform.identity("a", "b"), RigidTransform.identity("c", "d")
     with pytest.raises(FrameMismatchError, match="'b' and 'c' differ"):
-        T_a_b @ T_c_d
+        _ = T_a_b @ T_c_d
 
 
 def test_float32_points_stay_float32() -> None:

@@ -1,0 +1,50 @@
+# `make demo` and `make test` are all a newcomer needs; everything else is for those who work here.
+
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint format bench lock clean setup
+.DEFAULT_GOAL := help
+
+help:  ## Say what each target does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## Make .venv with the exact versions of requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: $(READY)  ## Simulate a cell of three cameras and twenty parts, inspect them, show truth against verdict
+	$(BIN)/depthcell demo
+
+test: $(READY)  ## Run the everyday tests
+	$(BIN)/python -m pytest --numprocesses 2
+
+test-slow: $(READY)  ## Run what is too long for every day
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)  ## Check style, imports and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+
+format: $(READY)  ## Put the code into the house's shape
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY)  ## Measure every claim beside its peer; writes benchmarks/results/
+	@for script in $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py)); do \
+		echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lock:  ## Resolve the exact versions anew (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --extra bench \
+		--generate-hashes --quiet --custom-compile-command "make lock" --output-file requirements.lock
+
+clean:  ## Remove what was built or simulated here
+	rm -rf $(VENV) build dist runs *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
