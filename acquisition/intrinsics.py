@@ -12,14 +12,16 @@ from depthcell.errors import DepthcellError
 
 
 class Distortion(StrEnum):
-    """Lens models a RealSense stream may carry (librealsense `rs2_distortion`).
+    """Lens models a RealSense stream may carry (librealsense `rs2_distortion`), all from ideal to distorted coordinates.
 
-    `BROWN_CONRADY` is OpenCV's five-parameter model, ideal to distorted (librealsense applies it so when it projects).
-    `INVERSE_BROWN_CONRADY` is the same polynomial used the other way, distorted to ideal.
+    `BROWN_CONRADY` is OpenCV's five-parameter model. `MODIFIED_BROWN_CONRADY` applies the tangential terms to the radially
+    distorted point instead of the ideal one. `INVERSE_BROWN_CONRADY` is the same as the modified one in the SDK's
+    projection code, whatever its name says: measured on SDK 2.59, see `tests/test_intrinsics.py`.
     """
 
     NONE = "none"
     BROWN_CONRADY = "brown_conrady"
+    MODIFIED_BROWN_CONRADY = "modified_brown_conrady"
     INVERSE_BROWN_CONRADY = "inverse_brown_conrady"
 
 
@@ -73,9 +75,7 @@ class Intrinsics:
         distorted = (np.asarray(pixels, dtype=np.float64) - (self.cx_px, self.cy_px)) / (self.fx_px, self.fy_px)
         if not self.is_distorted:
             return distorted
-        if self.distortion is Distortion.INVERSE_BROWN_CONRADY:
-            return _brown_conrady(distorted, self.coefficients)
-        return _solve_brown_conrady(distorted, self.coefficients)
+        return _undistorted(distorted, self.distortion, self.coefficients)
 
     def project(self, points_cam: FloatArray) -> NDArray[np.float64]:
         """Pixels (..., 2) as (column, row) of points (..., 3) in metres; NaN for points at or behind the camera."""
@@ -84,10 +84,7 @@ class Intrinsics:
         with np.errstate(divide="ignore", invalid="ignore"):
             ideal = np.where(z_m > 0, points[..., :2] / z_m, np.nan)
         if self.is_distorted:
-            if self.distortion is Distortion.BROWN_CONRADY:
-                ideal = _brown_conrady(ideal, self.coefficients)
-            else:
-                ideal = _solve_brown_conrady(ideal, self.coefficients)
+            ideal = _distorted(ideal, self.distortion, self.coefficients)
         return ideal * (self.fx_px, self.fy_px) + (self.cx_px, self.cy_px)
 
     def deproject(self, depth_m: FloatArray) -> NDArray[np.float32]:
@@ -110,20 +107,23 @@ def _rays(intrinsics: Intrinsics) -> NDArray[np.float32]:
     return rays
 
 
-def _brown_conrady(ideal: FloatArray, coefficients: tuple[float, ...]) -> NDArray[np.float64]:
+def _distorted(ideal: FloatArray, model: Distortion, coefficients: tuple[float, ...]) -> NDArray[np.float64]:
     """D. C. Brown, Photogrammetric Engineering 37 (1971) 855; OpenCV calib3d, "Detailed Description"."""
     k1, k2, p1, p2, k3 = coefficients
     x, y = ideal[..., 0], ideal[..., 1]
     r2 = x * x + y * y
     radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-    distorted_x = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
-    distorted_y = y * radial + 2 * p2 * x * y + p1 * (r2 + 2 * y * y)
+    radial_x, radial_y = x * radial, y * radial
+    if model is not Distortion.BROWN_CONRADY:
+        x, y = radial_x, radial_y
+    distorted_x = radial_x + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
+    distorted_y = radial_y + 2 * p2 * x * y + p1 * (r2 + 2 * y * y)
     return np.stack((distorted_x, distorted_y), axis=-1)
 
 
-def _solve_brown_conrady(distorted: FloatArray, coefficients: tuple[float, ...]) -> NDArray[np.float64]:
-    """Invert `_brown_conrady` by fixed-point iteration; 30 rounds reach 1e-9 px for lenses below 40 % distortion."""
+def _undistorted(distorted: FloatArray, model: Distortion, coefficients: tuple[float, ...]) -> NDArray[np.float64]:
+    """Invert `_distorted` by fixed-point iteration; 30 rounds reach 1e-9 for lenses below 40 % distortion."""
     ideal = np.array(distorted, dtype=np.float64)
     for _ in range(30):
-        ideal = ideal - (_brown_conrady(ideal, coefficients) - distorted)
+        ideal = ideal - (_distorted(ideal, model, coefficients) - distorted)
     return ideal
