@@ -1,0 +1,348 @@
+"""The recipe: what a part must be, as people write it. One TOML file, checked field by field before anything runs.
+
+Lengths are millimetres and angles degrees, because people write and read them; the properties ending in `_m` give SI.
+"""
+
+import difflib
+import hashlib
+import json
+import math
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+
+from depthcell.acquisition.transform import RigidTransform
+from depthcell.errors import DepthcellError, Reason
+from depthcell.files import sha256_of_file
+
+Vector = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Name = Annotated[str, Field(min_length=1, max_length=80)]
+
+SMALLEST_TOLERANCE_MM = 0.005
+MAX_ERRORS_TOLD = 3
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CellSection(_Section):
+    """Which cell inspects, and which of its cameras must be there.
+
+    Attributes:
+        file: the cell file, relative to the recipe.
+        cameras: serial numbers without which no part is OK.
+    """
+
+    file: Name = "cell.json"
+    cameras: Annotated[tuple[Name, ...], Field(min_length=1)]
+
+    @field_validator("cameras")
+    @classmethod
+    def _each_once(cls, cameras: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(cameras)) != len(cameras):
+            raise ValueError("names a serial number twice; name each camera once")
+        return cameras
+
+
+class ReferenceSection(_Section):
+    """What the part is compared with.
+
+    Attributes:
+        mesh: STL, PLY or OBJ in the frame "part", relative to the recipe.
+        mesh_unit: length unit of the mesh's numbers.
+        golden: statistics of good parts (npz, see `depthcell.inspect.golden`), or None.
+    """
+
+    mesh: Name
+    mesh_unit: Literal["mm", "m", "inch"] = "mm"
+    golden: Name | None = None
+
+
+class PoseSection(_Section):
+    """Where the fixture holds the part, `T_cell_part`, and how far from there a part may lie."""
+
+    rotation_deg: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
+    translation_mm: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
+    max_shift_mm: Positive = 5.0
+    max_turn_deg: Positive = 5.0
+
+    @property
+    def T_cell_part(self) -> RigidTransform:  # noqa: N802 - a transform's name says its frames
+        """The nominal pose."""
+        return RigidTransform.from_rotation_vector(
+            "cell", "part", np.radians(self.rotation_deg), np.array(self.translation_mm) / 1000.0
+        )
+
+    @property
+    def max_shift_m(self) -> float:
+        """Largest accepted distance from the nominal position, metres."""
+        return self.max_shift_mm / 1000.0
+
+    @property
+    def max_turn_rad(self) -> float:
+        """Largest accepted angle from the nominal orientation, radians."""
+        return math.radians(self.max_turn_deg)
+
+
+class RegionSection(_Section):
+    """The box in the frame "part" that is inspected, and how much of the surface in it must have been measured."""
+
+    min_mm: tuple[Finite, Finite, Finite]
+    max_mm: tuple[Finite, Finite, Finite]
+    min_coverage: Fraction = 0.9
+
+    @model_validator(mode="after")
+    def _has_volume(self) -> Self:
+        for axis, low, high in zip("xyz", self.min_mm, self.max_mm, strict=True):
+            if not low < high:
+                raise ValueError(f"min_mm must be below max_mm on axis {axis}, got {low:g} and {high:g}")
+        return self
+
+    @property
+    def min_m(self) -> NDArray[np.float64]:
+        """Lower corner, (3,) metres, frame "part"."""
+        return np.array(self.min_mm) / 1000.0
+
+    @property
+    def max_m(self) -> NDArray[np.float64]:
+        """Upper corner, (3,) metres, frame "part"."""
+        return np.array(self.max_mm) / 1000.0
+
+
+class SurfaceSection(_Section):
+    """The check of the shape.
+
+    Attributes:
+        tolerance_mm: a region that deviates from the reference by more than this is NOK.
+        min_area_mm2: smallest region to speak of.
+        significance: deviation over standard uncertainty from which on it is taken for real.
+    """
+
+    tolerance_mm: Positive
+    min_area_mm2: Positive = 4.0
+    significance: Annotated[float, Field(ge=3, le=50)] = 5.0
+
+    @field_validator("tolerance_mm")
+    @classmethod
+    def _is_in_millimetres(cls, tolerance_mm: float) -> float:
+        if tolerance_mm < SMALLEST_TOLERANCE_MM:
+            raise ValueError(f"{tolerance_mm:g} mm is below {SMALLEST_TOLERANCE_MM} mm; write millimetres, not metres")
+        return tolerance_mm
+
+    @property
+    def tolerance_m(self) -> float:
+        """`tolerance_mm` in metres."""
+        return self.tolerance_mm / 1000.0
+
+    @property
+    def min_area_m2(self) -> float:
+        """`min_area_mm2` in square metres."""
+        return self.min_area_mm2 * 1e-6
+
+
+class ColorSection(_Section):
+    """The check of the colour against good parts.
+
+    Attributes:
+        significance: colour difference over its standard uncertainty from which on it is taken for real.
+        min_area_mm2: smallest region to speak of.
+    """
+
+    significance: Annotated[float, Field(ge=3, le=50)] = 6.0
+    min_area_mm2: Positive = 2.0
+
+    @property
+    def min_area_m2(self) -> float:
+        """`min_area_mm2` in square metres."""
+        return self.min_area_mm2 * 1e-6
+
+
+class BoreSection(_Section):
+    """One bore: it must be there, and its diameter within tolerance.
+
+    Attributes:
+        name: what the verdict calls it.
+        position_mm: centre at the mouth, frame "part".
+        axis: direction out of the material; need not be of unit length.
+        diameter_mm, tolerance_mm: nominal diameter and its tolerance, plus and minus.
+    """
+
+    name: Name
+    position_mm: tuple[Finite, Finite, Finite]
+    axis: tuple[Finite, Finite, Finite] = (0.0, 0.0, 1.0)
+    diameter_mm: Positive
+    tolerance_mm: Positive
+
+    @field_validator("axis")
+    @classmethod
+    def _has_length(cls, axis: Vector) -> Vector:
+        if math.hypot(*axis) < 1e-9:
+            raise ValueError("must not be of zero length; give the direction out of the material")
+        return axis
+
+    @model_validator(mode="after")
+    def _tolerance_is_smaller(self) -> Self:
+        if self.tolerance_mm >= self.diameter_mm / 2:
+            raise ValueError(f"tolerance_mm {self.tolerance_mm:g} must be below half of diameter_mm")
+        return self
+
+    @property
+    def position_m(self) -> NDArray[np.float64]:
+        """Centre at the mouth, (3,) metres, frame "part"."""
+        return np.array(self.position_mm) / 1000.0
+
+    @property
+    def direction(self) -> NDArray[np.float64]:
+        """Unit vector (3,) out of the material, frame "part"."""
+        return np.array(self.axis) / math.hypot(*self.axis)
+
+    @property
+    def radius_m(self) -> float:
+        """Nominal radius, metres."""
+        return self.diameter_mm / 2000.0
+
+
+class Recipe(_Section):
+    """Everything that decides a verdict and is not measured. See `docs/judgement.md` and `examples/recipe.toml`."""
+
+    schema_version: Literal[1]
+    name: Name
+    takt_ms: Positive = 2000.0
+    cell: CellSection
+    reference: ReferenceSection
+    pose: PoseSection = PoseSection()
+    region: RegionSection
+    surface: SurfaceSection
+    color: ColorSection | None = None
+    bore: tuple[BoreSection, ...] = ()
+    _folder: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.color is not None and self.reference.golden is None:
+            raise ValueError("color: needs reference.golden, the statistics of good parts; add it or drop [color]")
+        names = [bore.name for bore in self.bore]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"bore: the name '{name}' stands twice; each measurement needs its own")
+        for bore in self.bore:
+            outside = np.any((bore.position_m < self.region.min_m) | (bore.position_m > self.region.max_m))
+            if outside:
+                raise ValueError(f"bore '{bore.name}': position_mm lies outside region; move one of them")
+        extent_mm = max(high - low for low, high in zip(self.region.min_mm, self.region.max_mm, strict=True))
+        if self.surface.tolerance_mm > extent_mm / 10:
+            raise ValueError(
+                f"surface.tolerance_mm {self.surface.tolerance_mm:g} is more than a tenth of the region's "
+                f"{extent_mm:g} mm; check that region and tolerance are both in millimetres"
+            )
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> "Recipe":
+        """Read and check a recipe file.
+
+        Raises:
+            DepthcellError: one line that names the file, the field, what is wrong with it and what to do.
+        """
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise _refusal(path, f"cannot be read ({error.strerror}); name an existing recipe file") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise _refusal(path, f"is no valid TOML: {error}") from error
+        try:
+            recipe = cls.model_validate(content)
+        except ValidationError as error:
+            raise _refusal(path, _told(error)) from error
+        recipe._folder = path.parent
+        if not recipe.mesh_path.is_file():
+            raise _refusal(path, f"reference.mesh: {recipe.mesh_path} is no file; paths are relative to the recipe")
+        return recipe
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the recipe's paths are relative to."""
+        return self._folder
+
+    @property
+    def cell_path(self) -> Path:
+        """Where the cell file lies."""
+        return self._folder / self.cell.file
+
+    @property
+    def mesh_path(self) -> Path:
+        """Where the reference mesh lies."""
+        return self._folder / self.reference.mesh
+
+    @property
+    def golden_path(self) -> Path | None:
+        """Where the statistics of good parts lie, None without."""
+        return None if self.reference.golden is None else self._folder / self.reference.golden
+
+    def to_json(self) -> str:
+        """The effective configuration, defaults included, as indented JSON."""
+        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+
+    @property
+    def sha256(self) -> str:
+        """The recipe's identity in a verdict: SHA-256 of its effective content.
+
+        File names are replaced by the SHA-256 of what the files hold, so that a copied folder keeps its identity and
+        an exchanged mesh or golden does not. The cell has its own place in the provenance.
+        """
+        content: dict[str, Any] = self.model_dump(mode="json")
+        content["cell"].pop("file")
+        content["reference"]["mesh"] = sha256_of_file(self.mesh_path)
+        golden = self.golden_path
+        content["reference"]["golden"] = sha256_of_file(golden) if golden is not None and golden.is_file() else None
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _refusal(path: Path, what: str) -> DepthcellError:
+    return DepthcellError(f"recipe {path}: {what}", Reason.RECIPE_INVALID)
+
+
+def _told(error: ValidationError) -> str:
+    """The first few errors, each as `field.name: what is wrong`."""
+    errors = error.errors(include_url=False)
+    told = [_told_one(list(e["loc"]), e["type"], e["msg"], e.get("input")) for e in errors[:MAX_ERRORS_TOLD]]
+    rest = f" (and {len(errors) - MAX_ERRORS_TOLD} more)" if len(errors) > MAX_ERRORS_TOLD else ""
+    return "; ".join(told) + rest
+
+
+def _told_one(location: list[int | str], kind: str, message: str, given: object) -> str:
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if kind == "extra_forbidden":
+        known = _fields_beside(location)
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
+        advice = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+        return f"{field}: unknown field; {advice}"
+    if kind == "missing":
+        return f"{field}: is missing; add it"
+    text = message.removeprefix("Value error, ")
+    if isinstance(given, str | int | float) and kind != "value_error":
+        text += f", got {given!r}"
+    return f"{field}: {text}" if field else text
+
+
+def _fields_beside(location: list[int | str]) -> list[str]:
+    """Names of the fields that the section holding `location` knows."""
+    sections: dict[str, type[BaseModel]] = {
+        "cell": CellSection,
+        "reference": ReferenceSection,
+        "pose": PoseSection,
+        "region": RegionSection,
+        "surface": SurfaceSection,
+        "color": ColorSection,
+        "bore": BoreSection,
+    }
+    section = sections.get(str(location[0]), Recipe) if len(location) > 1 else Recipe
+    return list(section.model_fields)
