@@ -1,12 +1,21 @@
 """What the inspection room hands on: a `Verdict`, the one message a line controller needs for one part."""
 
 import hashlib
+import math
+import re
+from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Literal
+from inspect import cleandoc
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
+
+from depthcell.errors import DepthcellError
 
 SCHEMA_VERSION = 1
+
+NotNegative = Annotated[float, Meta(ge=0)]
 
 
 class Decision(StrEnum):
@@ -21,14 +30,14 @@ class Quantity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A measured value and its standard uncertainty (k = 1), both in the unit that the field's name ends with."""
 
     value: float
-    u: float
+    u: NotNegative
 
 
 class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A point in the frame "part", millimetres, and the standard uncertainty of each coordinate."""
 
     value: tuple[float, float, float]
-    u: tuple[float, float, float]
+    u: tuple[NotNegative, NotNegative, NotNegative]
 
 
 class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,7 +80,7 @@ class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     value: float | None
-    u: float | None
+    u: NotNegative | None
     unit: str
     lower: float | None
     upper: float | None
@@ -111,30 +120,75 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verdict: Decision
     part_id: str
     trigger_id: str
-    sequence: int
+    sequence: Annotated[int, Meta(ge=1)]
     findings: tuple[Finding, ...]
     measurements: tuple[Measurement, ...]
-    reasons: tuple[str, ...]
+    reasons: Annotated[tuple[str, ...], Meta(min_length=1)]
     timings_ms: dict[str, float]
     issued_at: str
     provenance: Provenance
-    digest: str = ""
+    digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] = ""
 
 
 def digest_of(verdict: Verdict) -> str:
     """SHA-256 of the verdict's canonical JSON without timings, times and the digest itself.
 
-    Canonical: keys sorted, no white space, shortest round-trip floats, UTF-8.
+    Canonical as RFC 8785 (JSON Canonicalization Scheme) says, so that a controller in any language can check it.
     """
     content: dict[str, Any] = msgspec.to_builtins(verdict)
     for name in ("timings_ms", "issued_at", "digest"):
         del content[name]
-    return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
+    return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def canonical_json(content: Any) -> bytes:
+    """`content` by RFC 8785: keys sorted, no white space, UTF-8, numbers as ECMAScript writes them."""
+    return msgspec.json.encode(_with_canonical_numbers(content), order="deterministic")
+
+
+def _with_canonical_numbers(content: Any) -> Any:
+    match content:
+        case float():
+            return msgspec.Raw(_ecmascript(content).encode())
+        case dict():
+            return {name: _with_canonical_numbers(value) for name, value in content.items()}
+        case list() | tuple():
+            return [_with_canonical_numbers(value) for value in content]
+        case _:
+            return content
+
+
+def _ecmascript(number: float) -> str:
+    """`number` as ECMAScript's Number::toString gives it (ECMA-262, 6.1.6.1.20), which RFC 8785 prescribes."""
+    if not math.isfinite(number):
+        return "null"
+    # repr gives the shortest digits that read back as the same number: value = 0.digits * 10**point
+    sign, mantissa, exponent = Decimal(repr(number)).normalize().as_tuple()
+    if not isinstance(exponent, int) or mantissa == (0,):
+        return "0"
+    digits, minus = "".join(map(str, mantissa)), "-" * sign
+    point = len(digits) + exponent
+    if 0 < point <= 21:
+        whole, fraction = digits[:point].ljust(point, "0"), digits[point:]
+        return f"{minus}{whole}.{fraction}" if fraction else f"{minus}{whole}"
+    if -6 < point <= 0:
+        return f"{minus}0.{'0' * -point}{digits}"
+    fraction = f".{digits[1:]}" if digits[1:] else ""
+    return f"{minus}{digits[0]}{fraction}e{point - 1:+d}"
 
 
 def sealed(verdict: Verdict) -> Verdict:
-    """The verdict with its digest filled in."""
-    return msgspec.structs.replace(verdict, digest=digest_of(verdict))
+    """The verdict with its digest filled in.
+
+    Raises:
+        DepthcellError: the reader of the wire would refuse it, as with a value that is not finite (JSON has no NaN).
+    """
+    complete = msgspec.structs.replace(verdict, digest=digest_of(verdict))
+    try:
+        from_json(to_json(complete))
+    except msgspec.ValidationError as error:
+        raise DepthcellError(f"verdict on part '{verdict.part_id}': {error}") from error
+    return complete
 
 
 def to_json(verdict: Verdict) -> bytes:
@@ -152,6 +206,21 @@ def from_json(line: bytes) -> Verdict:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a verdict; `docs/verdict.schema.json` is this, committed."""
+    """The JSON Schema (2020-12) of a verdict on the wire; `docs/verdict.schema.json` is this, committed."""
     schema = msgspec.json.schema(Verdict)
+    for definition in schema["$defs"].values():
+        _describe_properties(definition)
+    on_the_wire = schema["$defs"]["Verdict"]
+    del on_the_wire["properties"]["digest"]["default"]
+    on_the_wire["required"].append("digest")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "depthcell verdict"} | schema
+
+
+def _describe_properties(definition: dict[str, Any]) -> None:
+    """Turn the "Attributes:" of a class's docstring into the descriptions of its properties."""
+    # Python 3.13 strips a docstring's indentation, older ones keep it: `cleandoc` makes them the same.
+    summary, _, attributes = cleandoc(definition["description"]).partition("\n\nAttributes:\n")
+    definition["description"] = " ".join(summary.split())
+    for names, text in re.findall(r"^ +([a-z][\w, ]*): (.*)$", attributes, flags=re.MULTILINE):
+        for name in names.split(", "):
+            definition["properties"][name]["description"] = text.replace("None", "null")
