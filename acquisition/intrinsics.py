@@ -12,11 +12,11 @@ from depthcell.errors import DepthcellError
 
 
 class Distortion(StrEnum):
-    """Lens models a RealSense stream may carry (librealsense `rs2_distortion`), all from ideal to distorted coordinates.
+    """Lens models a RealSense stream may carry (librealsense `rs2_distortion`), from ideal to distorted coordinates.
 
-    `BROWN_CONRADY` is OpenCV's five-parameter model. `MODIFIED_BROWN_CONRADY` applies the tangential terms to the radially
-    distorted point instead of the ideal one. `INVERSE_BROWN_CONRADY` is the same as the modified one in the SDK's
-    projection code, whatever its name says: measured on SDK 2.59, see `tests/test_intrinsics.py`.
+    `BROWN_CONRADY` is OpenCV's five-parameter model. `MODIFIED_BROWN_CONRADY` applies the tangential terms to the
+    radially distorted point instead of the ideal one. `INVERSE_BROWN_CONRADY` is the same as the modified one in the
+    SDK's projection code, whatever its name says: measured on SDK 2.59, see `tests/test_intrinsics.py`.
     """
 
     NONE = "none"
