@@ -1,6 +1,8 @@
 """The box of space that holds the part, and the rectangle of each image that can see into it."""
 
-from dataclasses import dataclass
+import itertools
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,9 @@ class Region:
     Attributes:
         T_cell_box: pose of the box's frame in the cell, usually `T_cell_part`.
         lower_m, upper_m: (3,) float64, two opposite corners in the box's frame.
+
+    Raises:
+        DepthcellError: the corners are not three finite numbers each, or not in order.
     """
 
     T_cell_box: RigidTransform
@@ -27,40 +32,60 @@ class Region:
         lower_m, upper_m = np.asarray(self.lower_m, dtype=np.float64), np.asarray(self.upper_m, dtype=np.float64)
         if lower_m.shape != (3,) or upper_m.shape != (3,) or not (lower_m < upper_m).all():
             raise DepthcellError("region: upper_m must exceed lower_m on all three axes")
+        if not np.isfinite([lower_m, upper_m]).all():
+            raise DepthcellError("region: lower_m and upper_m must be finite")
         object.__setattr__(self, "lower_m", lower_m)
         object.__setattr__(self, "upper_m", upper_m)
 
     @property
     def corners_cell(self) -> NDArray[np.float64]:
         """The eight corners, (8, 3) metres, in the cell frame."""
-        raise NotImplementedError
+        corners_box = np.array(list(itertools.product(*zip(self.lower_m, self.upper_m, strict=True))))
+        return np.asarray(self.T_cell_box @ corners_box, dtype=np.float64)
 
     def contains(self, points_cell: FloatArray) -> NDArray[np.bool_]:
         """Whether points (..., 3) lie inside; NaN points do not."""
-        raise NotImplementedError
+        points_box = self.T_cell_box.inverse() @ points_cell
+        inside = (points_box >= self.lower_m) & (points_box <= self.upper_m)
+        return inside[..., 0] & inside[..., 1] & inside[..., 2]
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A rectangle of an image: rows `top` to `bottom`, columns `left` to `right`, both ends excluded at the far side."""
+    """A rectangle of an image: rows `top` up to but not `bottom`, columns `left` up to but not `right`."""
 
     top: int
     bottom: int
     left: int
     right: int
 
+    @classmethod
+    def whole(cls, intrinsics: Intrinsics) -> "Window":
+        """The whole image."""
+        return cls(0, intrinsics.height_px, 0, intrinsics.width_px)
+
     @property
     def slices(self) -> tuple[slice, slice]:
         """To index an image with: `image[window.slices]`."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.bottom - self.top, self.right - self.left
+
     def intrinsics(self, whole: Intrinsics) -> Intrinsics:
         """Intrinsics of the cut-out image: the same rays, counted from its own first pixel."""
-        raise NotImplementedError
+        height_px, width_px = self.shape
+        return replace(
+            whole, width_px=width_px, height_px=height_px, cx_px=whole.cx_px - self.left, cy_px=whole.cy_px - self.top
+        )
 
 
 def image_window(region: Region | None, intrinsics: Intrinsics, T_cam_cell: RigidTransform, margin_px: int) -> Window:
     """The smallest rectangle that holds the region's projection and a margin; the whole image where it cannot be told.
+
+    A box is the convex hull of its corners, and so is its projection as long as all of it lies before the camera.
 
     Args:
         region: None for the whole image.
@@ -71,4 +96,18 @@ def image_window(region: Region | None, intrinsics: Intrinsics, T_cam_cell: Rigi
     Raises:
         DepthcellError: the camera does not see into the region.
     """
-    raise NotImplementedError
+    whole = Window.whole(intrinsics)
+    if region is None:
+        return whole
+    corners_cam = T_cam_cell @ region.corners_cell
+    if (corners_cam[:, 2] <= 0).all():
+        raise DepthcellError("region: lies behind the camera; correct the region or the camera's pose in the cell")
+    if (corners_cam[:, 2] <= 0).any():
+        return whole
+    pixels = intrinsics.project(corners_cam)
+    left, top = (math.floor(low) - margin_px for low in pixels.min(axis=0))
+    right, bottom = (math.ceil(high) + margin_px + 1 for high in pixels.max(axis=0))
+    window = Window(max(top, 0), min(bottom, whole.bottom), max(left, 0), min(right, whole.right))
+    if min(window.shape) <= 0:
+        raise DepthcellError("region: lies outside the camera's image; correct the region or the pose in the cell")
+    return window

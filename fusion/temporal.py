@@ -4,15 +4,22 @@ B. P. Welford, Technometrics 4 (1962) 419: one pass, no stack of frames, no diff
 absorbed as they arrive, so that nothing but one geometric pass is left to do after the last of them.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.frameset import ColorImage, DepthImage
 from depthcell.calib.cell import CellCamera
+from depthcell.errors import DepthcellError
 from depthcell.fusion.region import Window
+
+MODEL_DEGREES_OF_FREEDOM = 8.0
+"""Weight of the noise model against the measured scatter: as if it came from 9 frames. GUM G.4.2 (equation G.3) gives
+1/2 (u(s)/s)^-2 degrees of freedom to a standard deviation known to a relative u(s)/s, here 25 %."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,10 +44,20 @@ class MeanDepth:
 
 
 class DepthAccumulator:
-    """Takes depth frames one by one: `add` each, then ask for the `mean`."""
+    """Takes depth frames one by one: `add` each, then ask for the `mean`.
+
+    Args:
+        window: rectangle to keep; None keeps the whole image.
+        min_fraction: share of the frames that must have measured a pixel; below it the pixel stays NaN.
+    """
 
     def __init__(self, window: Window | None = None, min_fraction: float = 0.5) -> None:
-        raise NotImplementedError
+        if not 0 < min_fraction <= 1:
+            raise DepthcellError(f"min_fraction: must lie above 0 and up to 1, got {min_fraction}")
+        self._window = window
+        self._min_fraction = min_fraction
+        self._first: DepthImage | None = None
+        self.frames = 0
 
     def add(self, image: DepthImage) -> None:
         """Absorb one frame.
@@ -48,7 +65,25 @@ class DepthAccumulator:
         Raises:
             DepthcellError: its size or depth unit differs from the first frame's.
         """
-        raise NotImplementedError
+        if self._first is None:
+            self._start(image)
+        first = self._first
+        assert first is not None  # noqa: S101 - set by _start; tells the type checker
+        if image.depth_m.shape != first.depth_m.shape or image.units_m != first.units_m:
+            raise DepthcellError(
+                f"depth frame {image.number}: size or depth unit differs from frame {first.number}; "
+                "average only frames of one stream"
+            )
+        depth_m = image.depth_m[self._slices]
+        seen = cv2.compare(depth_m, depth_m, cv2.CMP_EQ)  # NaN differs from itself
+        self._count += seen != 0
+        before = cv2.subtract(depth_m, self._mean)
+        cv2.patchNaNs(before, 0.0)
+        self._mean += before / np.maximum(self._count, 1)
+        after = cv2.subtract(depth_m, self._mean)
+        cv2.patchNaNs(after, 0.0)
+        cv2.accumulateProduct(before, after, self._square_sum)
+        self.frames += 1
 
     def mean(self) -> MeanDepth:
         """Mean and sample standard deviation of the frames so far.
@@ -56,22 +91,63 @@ class DepthAccumulator:
         Raises:
             DepthcellError: no frame was added.
         """
-        raise NotImplementedError
+        if self._first is None:
+            raise DepthcellError("depth average: no frame to average; the recording holds no depth")
+        enough = self._count >= max(1, math.ceil(self._min_fraction * self.frames))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variance = self._square_sum / (self._count - 1)
+        variance[(self._count < 2) | ~enough] = np.nan
+        return MeanDepth(
+            mean_m=np.where(enough, self._mean, np.float32(np.nan)),
+            sigma_m=np.sqrt(variance),
+            count=self._count.astype(np.uint16),
+            frames=self.frames,
+            units_m=self._first.units_m,
+            window=self._window or Window.whole(self._first.intrinsics),
+        )
+
+    def _start(self, image: DepthImage) -> None:
+        self._first = image
+        self._slices = (self._window or Window.whole(image.intrinsics)).slices
+        shape = image.depth_m[self._slices].shape
+        self._mean, self._square_sum, self._count = (np.zeros(shape, np.float32) for _ in range(3))
 
 
 class ColorAccumulator:
-    """Takes colour frames one by one: `add` each, then ask for the `mean_rgb`."""
+    """Takes colour frames one by one: `add` each, then ask for the `mean_rgb`.
+
+    Args:
+        window: rectangle to keep; None keeps the whole image.
+    """
 
     def __init__(self, window: Window | None = None) -> None:
-        raise NotImplementedError
+        self._window = window
+        self._sum: NDArray[np.float32] | None = None
+        self.frames = 0
 
     def add(self, image: ColorImage) -> None:
-        """Absorb one frame."""
-        raise NotImplementedError
+        """Absorb one frame.
+
+        Raises:
+            DepthcellError: its size differs from the first frame's.
+        """
+        rgb = image.rgb[(self._window or Window.whole(image.intrinsics)).slices]
+        if self._sum is None:
+            self._sum = np.zeros(rgb.shape, np.float32)
+        if rgb.shape != self._sum.shape:
+            raise DepthcellError(f"colour frame {image.number}: its size differs from the frames before")
+        cv2.accumulate(rgb, self._sum)
+        self.frames += 1
 
     def mean_rgb(self) -> NDArray[np.uint8]:
-        """Mean colour of the frames so far, (H, W, 3) uint8 of the window."""
-        raise NotImplementedError
+        """Mean colour of the frames so far, (H, W, 3) uint8 of the window.
+
+        Raises:
+            DepthcellError: no frame was added.
+        """
+        if self._sum is None:
+            raise DepthcellError("colour average: no frame to average; the recording holds no colour")
+        return cv2.convertScaleAbs(self._sum, alpha=1.0 / self.frames).astype(np.uint8, copy=False)
 
 
 def average_depth(images: Iterable[DepthImage], window: Window | None = None, min_fraction: float = 0.5) -> MeanDepth:
@@ -79,17 +155,43 @@ def average_depth(images: Iterable[DepthImage], window: Window | None = None, mi
 
     Args:
         images: frames of one camera looking at a resting part.
-        window: rectangle to keep; None keeps all.
+        window: rectangle to keep; None keeps the whole image.
         min_fraction: share of the frames that must have measured a pixel; below it the pixel stays NaN.
+
+    Raises:
+        DepthcellError: there is no image, or they are not of one stream.
     """
-    raise NotImplementedError
+    accumulator = DepthAccumulator(window, min_fraction)
+    for image in images:
+        accumulator.add(image)
+    return accumulator.mean()
 
 
 def frame_sigma_m(mean: MeanDepth, camera: CellCamera) -> NDArray[np.float32]:
-    """Standard deviation of one frame per pixel, (H, W) float32: measured scatter, steadied by the noise model."""
-    raise NotImplementedError
+    """Standard deviation of one frame per pixel, (H, W) float32: measured scatter, steadied by the noise model.
+
+    The scatter s of n frames is itself uncertain, by 24 % for n = 10. It is pooled with the model's sigma_0:
+    `sigma² = (nu_0 sigma_0² + (n - 1) s²) / (nu_0 + n - 1)`, the mean of the posterior's scale under a scaled inverse
+    chi-squared prior (Gelman et al., Bayesian Data Analysis, 2.6). One frame gives sigma_0, many give s.
+    """
+    model_m2 = np.square(camera.depth_sigma_m(mean.mean_m, camera.noise.temporal_px))
+    own_freedom = np.maximum(mean.count.astype(np.float32) - 1, 0)
+    measured_m2 = np.where(own_freedom > 0, np.square(mean.sigma_m), np.float32(0))
+    total_freedom = np.float32(MODEL_DEGREES_OF_FREEDOM) + own_freedom
+    pooled_m2 = (np.float32(MODEL_DEGREES_OF_FREEDOM) * model_m2 + own_freedom * measured_m2) / total_freedom
+    sigma_m: NDArray[np.float32] = np.sqrt(pooled_m2).astype(np.float32, copy=False)
+    return sigma_m
 
 
 def random_sigma_m(mean: MeanDepth, camera: CellCamera) -> NDArray[np.float32]:
-    """Standard uncertainty of `mean.mean_m` from noise, along the optical axis, (H, W) float32."""
-    raise NotImplementedError
+    """Standard uncertainty of `mean.mean_m` from noise, along the optical axis, (H, W) float32.
+
+    `u² = sigma²/n + sigma_fixed² + q²/12` (GUM 4.2.3 for the mean of n frames; 5.1.2 for the sum). Two parts do not
+    shrink with n: the fixed pattern of the cell's noise model, and the sensor's quantisation q (GUM F.2.2.1), which
+    a part at rest may hit the same way in every frame.
+    """
+    frames = np.maximum(mean.count, 1).astype(np.float32)
+    averaged_m2 = np.square(frame_sigma_m(mean, camera)) / frames
+    fixed_m2 = np.square(camera.depth_sigma_m(mean.mean_m, camera.noise.fixed_px))
+    sigma_m: NDArray[np.float32] = np.sqrt(averaged_m2 + fixed_m2 + mean.units_m**2 / 12).astype(np.float32, copy=False)
+    return sigma_m
