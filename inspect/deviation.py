@@ -1,0 +1,182 @@
+"""How far the measured surface lies from the reference, patch by patch and at several scales, and how sure that is.
+
+Deviation is signed, positive outside the material. A mean over a neighbourhood of N points has the variance
+
+    u² = (1 / sum w) (1 + (N - 1) rho) + u_pose² + u_systematic²        w = 1 / sigma²
+
+where `rho` is the mean correlation of two of its points (GUM, 5.2.2 and F.1.2.3): noise of a stereo camera is alike
+over a few pixels, so that ten times the points do not mean a tenth of the variance. Pose and calibration are shared by
+all points of the neighbourhood and do not shrink at all.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthcell.acquisition.transform import FloatArray
+from depthcell.fusion.align import Alignment
+from depthcell.fusion.partcloud import PartCloud
+from depthcell.fusion.reference import Reference
+from depthcell.inspect.surface import Surface
+
+SCALES = (1.1, 2.0, 4.0)
+"""Radii of the neighbourhoods that are averaged, in patch spacings."""
+
+OPPOSED = -0.3
+"""Cosine between a point's normal and the reference's nearest face below which the point belongs to another face."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PointDeviation:
+    """The cloud against the reference, point by point, in the cloud's order.
+
+    Attributes:
+        patch: (N,) intp, patch of the surface the point belongs to; -1 for none.
+        deviation_m: (N,) float64, signed distance from the reference, positive outside the material.
+    """
+
+    patch: NDArray[np.intp]
+    deviation_m: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScaleDeviation:
+    """Mean deviation over neighbourhoods of one radius. Arrays are (K,), one value per patch; NaN where no point lies.
+
+    Attributes:
+        radius_m: of the neighbourhood.
+        mean_m: weighted mean of the deviation.
+        random_u_m: its standard uncertainty from noise.
+        systematic_u_m: from calibration.
+        pose_u_m: from the alignment.
+    """
+
+    radius_m: float
+    mean_m: NDArray[np.float64]
+    random_u_m: NDArray[np.float64]
+    systematic_u_m: NDArray[np.float64]
+    pose_u_m: NDArray[np.float64]
+
+    @property
+    def u_m(self) -> NDArray[np.float64]:
+        """(K,) combined standard uncertainty against the reference (GUM 5.1.2)."""
+        return np.sqrt(self.random_u_m**2 + self.systematic_u_m**2 + self.pose_u_m**2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviationMap:
+    """The part against the reference.
+
+    Attributes:
+        points: point by point.
+        count: (K,) points in each patch itself.
+        scales: from the finest to the coarsest.
+    """
+
+    points: PointDeviation
+    count: NDArray[np.float64]
+    scales: tuple[ScaleDeviation, ...]
+
+
+def compare(cloud: PartCloud, alignment: Alignment, reference: Reference, surface: Surface) -> PointDeviation:
+    """Signed distance of every point from the face of the reference it belongs to.
+
+    The nearest face is the right one unless the part is thin and bent: then the nearest may be the opposite face, which
+    the point's own normal gives away; such points are compared with the nearest face that looks their way.
+    """
+    T_part_cell = alignment.T_cell_part.inverse()
+    points_part = T_part_cell @ cloud.points_cell
+    normals_part = T_part_cell.rotate(cloud.normals_cell.astype(np.float64))
+    deviation_m, outward = reference.signed_distance_and_gradient(points_part)
+    patch = surface.nearest(points_part - deviation_m[:, None] * outward)
+    opposed = np.flatnonzero(np.einsum("ij,ij->i", outward, normals_part) < OPPOSED)
+    if len(opposed):
+        other = surface.nearest_facing(points_part[opposed], normals_part[opposed])
+        found, other = opposed[other >= 0], other[other >= 0]
+        patch[found] = other
+        offset = points_part[found] - surface.points_part[other]
+        deviation_m[found] = np.einsum("ij,ij->i", offset, surface.normals_part[other])
+    return PointDeviation(patch, deviation_m)
+
+
+class DeviationScales:
+    """Averages over neighbourhoods of a surface, prepared once.
+
+    Attributes:
+        surface: the patches.
+        radii_m: of the neighbourhoods, ascending.
+        smallest: index of the radius whose disc has the smallest area that must be told apart.
+        neighbours: (K, K) for each radius, see `Surface.neighbours`.
+    """
+
+    def __init__(self, surface: Surface, min_area_m2: float) -> None:
+        """Prepare neighbourhoods of `SCALES`, and of the smallest area that must be told apart."""
+        smallest_m = math.sqrt(min_area_m2 / math.pi)
+        fixed = [scale * surface.spacing_m for scale in SCALES]
+        self.surface = surface
+        self.radii_m = tuple(sorted({smallest_m, *(r for r in fixed if not 0.8 < r / smallest_m < 1.25)}))
+        self.smallest = self.radii_m.index(smallest_m)
+        self.neighbours = tuple(surface.neighbours(radius_m) for radius_m in self.radii_m)
+
+    def map(self, cloud: PartCloud, points: PointDeviation, alignment: Alignment) -> DeviationMap:
+        """Average the deviations of the points over each patch's neighbourhoods."""
+        sums = _patch_sums(cloud, points, len(self.surface))
+        pose_u_m = pose_uncertainty_m(self.surface, alignment)
+        scales = tuple(
+            _scale(radius_m, near @ sums, pose_u_m)
+            for radius_m, near in zip(self.radii_m, self.neighbours, strict=True)
+        )
+        return DeviationMap(points, sums[:, 0], scales)
+
+
+def _patch_sums(cloud: PartCloud, points: PointDeviation, patches: int) -> NDArray[np.float64]:
+    """(K, 6): count, weight, weight times deviation, weight times systematic, correlation length, covered patches."""
+    used = points.patch >= 0
+    patch = points.patch[used]
+    weight = 1.0 / cloud.random_sigma_m[used].astype(np.float64) ** 2
+    columns = (
+        None,
+        weight,
+        weight * points.deviation_m[used],
+        weight * cloud.systematic_sigma_m[used],
+        cloud.correlation_m[used].astype(np.float64),
+    )
+    sums = [np.bincount(patch, column, minlength=patches).astype(np.float64) for column in columns]
+    return np.column_stack((*sums, sums[0] > 0))
+
+
+def _scale(radius_m: float, sums: NDArray[np.float64], pose_u_m: NDArray[np.float64]) -> ScaleDeviation:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        count, weight, deviation, systematic, correlation, covered = sums.T
+        # Noise falls off as exp(-(d/l)²); over a disc of radius r two random points correlate by l² / (l² + r²) on
+        # average (both taken as normal distributions of the disc's second moment).
+        alike = mean_correlation(correlation / count, radius_m)
+        random_u_m = np.sqrt((1.0 + (count - 1.0) * alike) / weight)
+        unseen = covered == 0
+        mean_m = np.where(unseen, np.nan, deviation / weight)
+        systematic_u_m = np.where(unseen, np.nan, systematic / weight)
+        return ScaleDeviation(radius_m, mean_m, random_u_m, systematic_u_m, np.where(unseen, np.nan, pose_u_m))
+
+
+def mean_correlation(correlation_m: FloatArray, radius_m: float) -> FloatArray:
+    """Mean correlation of two random points of a disc, for noise that correlates as exp(-(d / correlation_m)²).
+
+    With both points taken from a normal distribution of the disc's second moment (variance r²/4 per axis), their
+    distance has variance r²/2 per axis and the expectation of the correlation is l² / (l² + r²).
+    """
+    square: FloatArray = correlation_m**2
+    return square / (square + radius_m**2)
+
+
+def pose_uncertainty_m(surface: Surface, alignment: Alignment) -> NDArray[np.float64]:
+    """Standard uncertainty (K,) of the deviation at each patch from the alignment's covariance.
+
+    A small motion xi of the part in the cell frame shifts the surface by n · (omega x p + t) along its normal.
+    """
+    points_cell = alignment.T_cell_part @ surface.points_part
+    normals_cell = alignment.T_cell_part.rotate(surface.normals_part)
+    jacobian = np.hstack((np.cross(points_cell, normals_cell), normals_cell))
+    variance = np.einsum("ki,ij,kj->k", jacobian, alignment.covariance, jacobian)
+    return np.sqrt(np.maximum(variance, 0.0))
