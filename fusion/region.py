@@ -82,8 +82,10 @@ class Window:
         )
 
 
-def image_window(region: Region | None, intrinsics: Intrinsics, T_cam_cell: RigidTransform, margin_px: int) -> Window:
-    """The smallest rectangle that holds the region's projection and a margin; the whole image where it cannot be told.
+def image_window(
+    region: Region | None, intrinsics: Intrinsics, T_cam_cell: RigidTransform, margin_px: int
+) -> Window | None:
+    """The smallest rectangle that holds the region's projection and a margin; None where no pixel sees the region.
 
     A box is the convex hull of its corners, and so is its projection as long as all of it lies before the camera.
 
@@ -92,22 +94,17 @@ def image_window(region: Region | None, intrinsics: Intrinsics, T_cam_cell: Rigi
         intrinsics: of the image.
         T_cam_cell: from the cell to the camera.
         margin_px: added on all sides, for filters that reach beyond a pixel.
-
-    Raises:
-        DepthcellError: the camera does not see into the region.
     """
     whole = Window.whole(intrinsics)
     if region is None:
         return whole
     corners_cam = T_cam_cell @ region.corners_cell
     if (corners_cam[:, 2] <= 0).all():
-        raise DepthcellError("region: lies behind the camera; correct the region or the camera's pose in the cell")
+        return None
     if (corners_cam[:, 2] <= 0).any():
         return whole
     pixels = intrinsics.project(corners_cam)
     left, top = (math.floor(low) - margin_px for low in pixels.min(axis=0))
     right, bottom = (math.ceil(high) + margin_px + 1 for high in pixels.max(axis=0))
     window = Window(max(top, 0), min(bottom, whole.bottom), max(left, 0), min(right, whole.right))
-    if min(window.shape) <= 0:
-        raise DepthcellError("region: lies outside the camera's image; correct the region or the pose in the cell")
-    return window
+    return window if min(window.shape) > 0 else None

@@ -1,19 +1,51 @@
 """One camera's share of a fused part: everything still on its depth grid, in the cell frame, with uncertainty."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.intrinsics import Intrinsics
-from depthcell.fusion.region import Window
+from depthcell.acquisition.transform import FloatArray
+from depthcell.calib.cell import CellCamera
+from depthcell.fusion.coloring import colors_of
+from depthcell.fusion.grid import depth_normals, edge_mask
+from depthcell.fusion.region import Region, Window
+from depthcell.fusion.temporal import MeanDepth, random_sigma_m
+from depthcell.fusion.uncertainty import pose_variance_m2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ViewSettings:
+    """How one camera's mean depth becomes a view.
+
+    Attributes:
+        region: box that holds the part; None keeps all that was measured.
+        edge_margin_px: pixels dropped on both sides of a depth jump, where the matching window mixes two surfaces.
+        normal_radii_px: half sizes of the large and the small window for normals.
+        max_incidence_rad: surfaces that the camera sees at a flatter angle are left to the other cameras.
+    """
+
+    region: Region | None = None
+    edge_margin_px: int = 2
+    normal_radii_px: tuple[int, int] = (6, 3)
+    max_incidence_rad: float = math.radians(75.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowedColor:
+    """An averaged colour image: `rgb` (H, W, 3) uint8 covers the `window` of the colour stream."""
+
+    rgb: NDArray[np.uint8]
+    window: Window
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """What one camera saw of the part, organised as its depth image (H, W of `window`).
+    """What one camera saw of the part, organised as the `window` (H, W) of its depth image.
 
-    All arrays are NaN (colours 0) where `valid` is False.
+    Where `valid` is False, floats are NaN and colours 0.
 
     Attributes:
         serial: the camera's serial number.
@@ -25,10 +57,10 @@ class View:
         normals_cell: (H, W, 3) float32, unit length, towards the camera, frame "cell".
         random_sigma_m: (H, W) float32, standard uncertainty along the normal from noise.
         systematic_sigma_m: (H, W) float32, standard uncertainty along the normal from calibration.
-        correlation_m: (H, W) float32, distance over which neighbours' noise is correlated (1/e).
+        correlation_m: (H, W) float32, distance on the surface over which neighbours' noise is correlated (1/e).
         colors: (H, W, 3) uint8, 0 where `colored` is False.
         colored: (H, W) bool, the colour camera saw this point.
-        valid: (H, W) bool, measured, not mixed, with a normal, inside the region.
+        valid: (H, W) bool, measured, not mixed, with a normal, not too oblique, inside the region.
         frames: depth frames that were averaged.
     """
 
@@ -45,3 +77,114 @@ class View:
     colored: NDArray[np.bool_]
     valid: NDArray[np.bool_]
     frames: int
+
+
+def build_view(
+    camera: CellCamera, mean: MeanDepth, color: WindowedColor | None, settings: ViewSettings | None = None
+) -> View:
+    """The one geometric pass over a camera's averaged depth.
+
+    Per point, with normal n and ray r = (x, y, 1), a depth error dz moves the point by r dz, and so its surface by c dz
+    with c = |n · r|. Its standard uncertainty along the normal has two parts:
+
+    - random: `c u(z)`, with u(z) of `temporal.random_sigma_m` (scatter over frames, fixed pattern, quantisation);
+    - systematic: `sqrt(c² u_corr(z)² + J Sigma J^T)`, from what the depth correction leaves
+      (`CellCamera.systematic_sigma_m`) and from the camera's pose in the cell (`uncertainty.pose_variance_m2`), which
+      are independent and add in quadrature (GUM 5.1.2).
+
+    The correlation distance is the sensor's, in pixels, laid on the surface: a surface seen at incidence theta is
+    stretched by 1 / cos(theta) along one direction, so the circle of equal area has its radius times 1 / sqrt(cos).
+
+    Args:
+        camera: as the cell knows it.
+        mean: its averaged depth.
+        color: its averaged colour; None leaves the view black.
+        settings: what to keep.
+    """
+    settings = settings or ViewSettings()
+    intrinsics = mean.window.intrinsics(camera.depth)
+    depth_m, sigma_z_m = _corrected(camera, mean)
+    usable = np.isfinite(depth_m) & ~edge_mask(depth_m, intrinsics, sigma_z_m, settings.edge_margin_px)
+    normals_grid = depth_normals(depth_m, intrinsics, usable, sigma_z_m, settings.normal_radii_px)
+    valid = _worth_keeping(camera, intrinsics, depth_m, normals_grid, settings)
+
+    z_m, rays, normals_cam = depth_m[valid], intrinsics.rays()[valid], normals_grid[valid]
+    points_cell = camera.T_cell_depth @ (rays * z_m[:, None])
+    normals_cell = camera.T_cell_depth.rotate(normals_cam)
+    facing = _facing(normals_cam, rays)
+    cos_incidence = facing / np.linalg.norm(rays, axis=-1)
+    pose_m2 = pose_variance_m2(points_cell, normals_cell, camera.pose_covariance)
+    systematic_m2 = np.square(facing * camera.systematic_sigma_m(z_m)) + pose_m2
+    footprint_m = z_m / np.float32(intrinsics.fx_px)
+    colors, colored = _painted(camera, intrinsics, depth_m, color)
+    return View(
+        serial=camera.serial,
+        window=mean.window,
+        intrinsics=intrinsics,
+        depth_m=_on_grid(z_m, valid),
+        points_cell=_on_grid(points_cell, valid),
+        normals_cell=_on_grid(normals_cell, valid),
+        random_sigma_m=_on_grid(facing * sigma_z_m[valid], valid),
+        systematic_sigma_m=_on_grid(np.sqrt(systematic_m2), valid),
+        correlation_m=_on_grid(camera.noise.correlation_px * footprint_m / np.sqrt(cos_incidence), valid),
+        colors=np.where((colored & valid)[..., None], colors, np.uint8(0)),
+        colored=colored & valid,
+        valid=valid,
+        frames=mean.frames,
+    )
+
+
+def _corrected(camera: CellCamera, mean: MeanDepth) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Corrected mean depth and its random uncertainty: `z' = s fB / (fB/z + o)` has the slope `(z'/z)² / s`."""
+    depth_m = camera.corrected(mean.mean_m).astype(np.float32, copy=False)
+    slope = np.square(depth_m / mean.mean_m) / np.float32(camera.correction.scale)
+    return depth_m, (random_sigma_m(mean, camera) * slope).astype(np.float32, copy=False)
+
+
+def _worth_keeping(
+    camera: CellCamera,
+    intrinsics: Intrinsics,
+    depth_m: NDArray[np.float32],
+    normals_cam: NDArray[np.float32],
+    settings: ViewSettings,
+) -> NDArray[np.bool_]:
+    """Pixels (H, W) with a normal that are seen steeply enough and lie in the region."""
+    valid = np.isfinite(normals_cam[..., 0])
+    rays = intrinsics.rays()[valid]
+    steep = np.float32(math.cos(settings.max_incidence_rad)) * np.linalg.norm(rays, axis=-1)
+    keep = _facing(normals_cam[valid], rays) >= steep
+    if settings.region is not None:
+        keep &= settings.region.contains(camera.T_cell_depth @ (rays * depth_m[valid][:, None]))
+    valid[valid] = keep
+    return valid
+
+
+def _facing(normals: FloatArray, rays: FloatArray) -> FloatArray:
+    """Motion along the normal per change of z, (N,): positive, since normals face the camera."""
+    return np.asarray(-np.einsum("ij,ij->i", normals, rays))
+
+
+def _painted(
+    camera: CellCamera, intrinsics: Intrinsics, depth_m: NDArray[np.float32], color: WindowedColor | None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Colours (H, W, 3) and where they were seen (H, W); all that was measured may hide something."""
+    colors = np.zeros((*depth_m.shape, 3), np.uint8)
+    colored = np.zeros(depth_m.shape, np.bool_)
+    if color is None or camera.color is None or camera.T_color_depth is None:
+        return colors, colored
+    measured = np.isfinite(depth_m)
+    points_cam = intrinsics.rays()[measured] * depth_m[measured][:, None]
+    colors[measured], colored[measured] = colors_of(
+        camera.T_color_depth @ points_cam,
+        color.rgb,
+        color.window.intrinsics(camera.color),
+        float(np.median(depth_m[measured])) / intrinsics.fx_px,
+    )
+    return colors, colored
+
+
+def _on_grid(values: FloatArray, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Values of the valid pixels, (N, ...), back in their image, (H, W, ...), NaN elsewhere."""
+    grid = np.full((*valid.shape, *values.shape[1:]), np.nan, np.float32)
+    grid[valid] = values
+    return grid
