@@ -18,7 +18,7 @@ from depthcell.inspect.verdict import (
 MakeVerdict = Callable[..., Verdict]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_verdict() -> MakeVerdict:
     """A function that gives a sealed verdict: a rejected part with a dent, a stain and a bore, or a good one."""
     return verdict_on
