@@ -30,7 +30,7 @@ app = typer.Typer(
 for verb in (
     acquisition.devices,
     acquisition.record,
-    acquisition.simulate,
+    inspection.simulate,
     fusion.fuse,
     models.evaluate,
     inspection.inspect,
