@@ -13,6 +13,7 @@ from depthcell.files import sha256_of_file
 
 RECORDING_SUFFIXES = (".db3", ".bag")
 GOLDEN_FOLDER = "golden"
+INSPECTIONS_FOLDER = "inspections"
 PARTIAL_SUFFIX = ".partial"
 
 
@@ -62,7 +63,8 @@ def find_parts(source: Path) -> tuple[PartFolder, ...]:
 
     Args:
         source: a folder of part folders, one part folder, or one recording. Hidden and half-written (`.partial`)
-            entries are left out, and so is a folder named `golden`, unless it is `source` itself.
+            entries are left out, and so are folders named `golden` (good parts) and
+            `inspections` (results), unless they are `source` itself.
 
     Raises:
         DepthcellError: `source` does not exist, or it or one of its folders holds no recording.
@@ -95,7 +97,8 @@ def _recordings(folder: Path) -> tuple[Path, ...]:
 
 
 def _is_meant(path: Path) -> bool:
-    return not path.name.startswith(".") and PARTIAL_SUFFIX not in path.suffixes and path.name != GOLDEN_FOLDER
+    is_hidden_or_partial = path.name.startswith(".") or PARTIAL_SUFFIX in path.suffixes
+    return not is_hidden_or_partial and path.name not in {GOLDEN_FOLDER, INSPECTIONS_FOLDER}
 
 
 def _natural(paths: Iterable[Path]) -> tuple[Path, ...]:

@@ -1,9 +1,19 @@
-"""What several test files share."""
+"""What several test files share: verdicts, and an inspected part with known defects, both made by hand."""
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from depthcell.acquisition.frameset import CameraFrame, ColorImage, DepthImage, FrameSet
+from depthcell.acquisition.intrinsics import Intrinsics
+from depthcell.acquisition.transform import RigidTransform
+from depthcell.calib.cell import Cell, CellCamera, DisparityNoise
+from depthcell.fusion.align import Alignment
+from depthcell.fusion.fuse import FusedPart, FusionSettings, fuse
+from depthcell.fusion.region import Region
+from depthcell.inspect.inspection import Inspection
 from depthcell.inspect.verdict import (
     Decision,
     Finding,
@@ -16,6 +26,9 @@ from depthcell.inspect.verdict import (
 )
 
 MakeVerdict = Callable[..., Verdict]
+SERIALS = ("405000001", "405000002")
+DENT_M = np.array([0.010, 0.005])
+STAIN_M = np.array([-0.018, -0.008])
 
 
 @pytest.fixture(scope="session")
@@ -24,16 +37,32 @@ def make_verdict() -> MakeVerdict:
     return verdict_on
 
 
+@pytest.fixture(scope="session")
+def plate_cell() -> Cell:
+    """Two cameras 0.3 m from a plate, one straight above it and one tilted by 30 degrees."""
+    return Cell("plate cell", {camera.serial: camera for camera in map(plate_camera, SERIALS)}, "2026-01-02T03:04:05Z")
+
+
+@pytest.fixture(scope="session")
+def inspected_plate(plate_cell: Cell) -> Inspection:
+    """A plate of 60 x 40 mm with a dent of 0.8 mm and a dark stain, seen by two cameras without noise."""
+    frames = {serial: plate_frame(plate_cell.camera(serial)) for serial in SERIALS}
+    part_box = RigidTransform.identity("cell", "part")
+    region = Region(part_box, np.array([-0.04, -0.03, -0.01]), np.array([0.04, 0.03, 0.01]))
+    fused = fuse([FrameSet(frames, SERIALS)], plate_cell, FusionSettings(region=region))
+    return judged_by_hand(fused)
+
+
 def verdict_on(sequence: int = 1, decision: Decision = Decision.NOK) -> Verdict:
     dent = Finding(
         kind="dent",
         depth_mm=Quantity(-0.82, 0.09),
         area_mm2=Quantity(41.5, 2.1),
         volume_mm3=Quantity(-17.3, 1.8),
-        position_mm=Position((12.5, -3.25, 40.0), (0.2, 0.2, 0.1)),
+        position_mm=Position((10.0, 5.0, 0.0), (0.2, 0.2, 0.1)),
         sigma=9.1,
         source="depth",
-        cameras=("405000001", "405000003"),
+        cameras=SERIALS,
         text="dent 0.82 ± 0.09 mm deep on 42 mm², 9.1 sigma",
     )
     stain = Finding(
@@ -41,10 +70,10 @@ def verdict_on(sequence: int = 1, decision: Decision = Decision.NOK) -> Verdict:
         depth_mm=None,
         area_mm2=Quantity(12.0, 1.0),
         volume_mm3=None,
-        position_mm=Position((-8.0, 2.0, 40.0), (0.3, 0.3, 0.1)),
+        position_mm=Position((-18.0, -8.0, 0.0), (0.3, 0.3, 0.1)),
         sigma=7.5,
         source="color",
-        cameras=("405000002",),
+        cameras=SERIALS[:1],
         text="stain on 12 mm², darker than good parts by 7.5 sigma",
     )
     bore = Measurement(
@@ -72,4 +101,74 @@ def verdict_on(sequence: int = 1, decision: Decision = Decision.NOK) -> Verdict:
             issued_at="2026-03-04T05:06:07.891Z",
             provenance=Provenance("1" * 64, "2" * 64, "3" * 64, None, "depthcell 0.1.0"),
         )
+    )
+
+
+def plate_camera(serial: str) -> CellCamera:
+    """The second camera is the first, turned by 30 degrees about the cell's x axis."""
+    depth_frame, color_frame = f"depth:{serial}", f"color:{serial}"
+    looking_down = RigidTransform("cell", depth_frame, np.diag([1.0, -1.0, -1.0]), np.array([0.0, 0.0, 0.3]))
+    tilt_rad = np.radians([0.0 if serial == SERIALS[0] else 30.0, 0.0, 0.0])
+    tilted = RigidTransform.from_rotation_vector("cell", "cell", tilt_rad, np.zeros(3)) @ looking_down
+    intrinsics = Intrinsics(320, 240, 430.0, 430.0, 159.5, 119.5)
+    return CellCamera(
+        serial=serial,
+        model="Intel RealSense D405",
+        depth=intrinsics,
+        color=intrinsics,
+        T_cell_depth=tilted,
+        pose_covariance=np.eye(6) * 1e-10,
+        T_color_depth=RigidTransform.identity(color_frame, depth_frame),
+        baseline_m=0.018,
+        noise=DisparityNoise(0.05, 0.01, 2.0),
+    )
+
+
+def plate_frame(camera: CellCamera) -> CameraFrame:
+    """Depth by intersecting each ray with the plate's surface, and its colour there."""
+    origin = camera.T_cell_depth.translation_m
+    rays = camera.T_cell_depth.rotate(camera.depth.rays().astype(np.float64))
+    depth_m = -origin[2] / rays[..., 2]
+    for _ in range(4):
+        depth_m = (plate_height_m((origin + rays * depth_m[..., None])[..., :2]) - origin[2]) / rays[..., 2]
+    points_cell = origin + rays * depth_m[..., None]
+    stained = np.hypot(*(points_cell[..., :2] - STAIN_M).transpose(2, 0, 1)) < 0.002
+    rgb = np.where(stained[..., None], 60, np.array([150, 155, 165])).astype(np.uint8)
+    return CameraFrame(
+        serial=camera.serial,
+        model=camera.model,
+        depth=DepthImage(depth_m.astype(np.float32), camera.depth, 1e-4, camera.baseline_m, 0, 1),
+        color=ColorImage(rgb, camera.depth, 0, 1),
+        T_color_depth=camera.T_color_depth,
+    )
+
+
+def plate_height_m(xy_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    on_plate = (np.abs(xy_m) < (0.03, 0.02)).all(axis=-1)
+    dent_m = -0.0008 * np.exp(-((xy_m - DENT_M) ** 2).sum(axis=-1) / 0.004**2)
+    return np.where(on_plate, dent_m, -0.02)
+
+
+def judged_by_hand(fused: FusedPart) -> Inspection:
+    points_m = fused.cloud.points_cell
+    deviation_m = points_m[:, 2].astype(np.float32)
+    stain = np.hypot(*(points_m[:, :2] - STAIN_M).T) < 0.002
+    return Inspection(
+        verdict=verdict_on(4),
+        fused=fused,
+        alignment=Alignment(
+            T_cell_part=RigidTransform.identity("cell", "part"),
+            covariance=np.eye(6) * 1e-10,
+            rms_m=1e-5,
+            inlier_fraction=1.0,
+            points_used=1000,
+            iterations=5,
+            weakest_sigma_m=1e-5,
+            weakest_direction="along x",
+            free_directions=(),
+        ),
+        deviation_m=deviation_m,
+        significance=np.abs(deviation_m) / fused.cloud.sigma_m,
+        color_score=np.where(stain, 7.5, 0.5).astype(np.float32),
+        finding_points=(np.flatnonzero(deviation_m < -0.0002), np.flatnonzero(stain)),
     )
