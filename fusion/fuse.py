@@ -155,7 +155,7 @@ class _CameraAccumulator:
         self._color_window: Window | None = None
         if settings.with_color and camera.color is not None and camera.T_color_depth is not None:
             T_color_cell = camera.T_color_depth @ T_depth_cell
-            self._color_window = image_window(settings.region, camera.color, T_color_cell, margin_px=2)
+            self._color_window = image_window(settings.region, camera.color, T_color_cell, reach_px)
         self._color = ColorAccumulator(self._color_window)
 
     def add(self, frame: CameraFrame) -> None:

@@ -60,5 +60,7 @@ class PartCloud:
 
     def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> "PartCloud":
         """The points that a boolean mask or an index array (N,) chooses."""
-        columns = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name != "serials"}
+        # `take` by number is several times faster on rows than indexing, by mask or by number.
+        numbers = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+        columns = {f.name: getattr(self, f.name).take(numbers, axis=0) for f in fields(self) if f.name != "serials"}
         return PartCloud(serials=self.serials, **columns)

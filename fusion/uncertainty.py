@@ -1,5 +1,6 @@
 """How the uncertainty of depth and of poses acts on a point: along the surface normal, where deviation is judged."""
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,8 +35,9 @@ def pose_variance_m2(points: FloatArray, normals: FloatArray, covariance: NDArra
         normals: (N, 3) unit length, in the same frame.
         covariance: (6, 6) of the pose in the convention of `RigidTransform.perturbed`.
     """
-    values, vectors = np.linalg.eigh(covariance)
-    acting = values > 0
-    root = (vectors[:, acting] * np.sqrt(values[acting])).astype(points.dtype)
-    spread = pose_jacobian(points, normals) @ root
-    return np.asarray((spread * spread).sum(axis=1))
+    if not covariance.any() or not len(points):
+        return np.zeros(len(points), points.dtype)
+    jacobian = pose_jacobian(points, normals)
+    # OpenCV's product, because NumPy's hands such narrow matrices to BLAS threads that cost more than they give.
+    spread = cv2.transform(jacobian[:, None], covariance)[:, 0]
+    return np.asarray(np.einsum("ij,ij->i", jacobian, spread))

@@ -1,8 +1,9 @@
 """One camera's share of a fused part: everything still on its depth grid, in the cell frame, with uncertainty."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -92,9 +93,6 @@ def build_view(
       (`CellCamera.systematic_sigma_m`) and from the camera's pose in the cell (`uncertainty.pose_variance_m2`), which
       are independent and add in quadrature (GUM 5.1.2).
 
-    The correlation distance is the sensor's, in pixels, laid on the surface: a surface seen at incidence theta is
-    stretched by 1 / cos(theta) along one direction, so the circle of equal area has its radius times 1 / sqrt(cos).
-
     Args:
         camera: as the cell knows it.
         mean: its averaged depth.
@@ -105,33 +103,49 @@ def build_view(
     intrinsics = mean.window.intrinsics(camera.depth)
     depth_m, sigma_z_m = _corrected(camera, mean)
     usable = np.isfinite(depth_m) & ~edge_mask(depth_m, intrinsics, sigma_z_m, settings.edge_margin_px)
-    normals_grid = depth_normals(depth_m, intrinsics, usable, sigma_z_m, settings.normal_radii_px)
-    valid = _worth_keeping(camera, intrinsics, depth_m, normals_grid, settings)
-
-    z_m, rays, normals_cam = depth_m[valid], intrinsics.rays()[valid], normals_grid[valid]
-    points_cell = camera.T_cell_depth @ (rays * z_m[:, None])
-    normals_cell = camera.T_cell_depth.rotate(normals_cam)
-    facing = _facing(normals_cam, rays)
-    cos_incidence = facing / np.linalg.norm(rays, axis=-1)
-    pose_m2 = pose_variance_m2(points_cell, normals_cell, camera.pose_covariance)
-    systematic_m2 = np.square(facing * camera.systematic_sigma_m(z_m)) + pose_m2
-    footprint_m = z_m / np.float32(intrinsics.fx_px)
+    normals_cam = depth_normals(depth_m, intrinsics, usable, sigma_z_m, settings.normal_radii_px)
+    patches = _worth_keeping(_patches(camera, intrinsics, depth_m, normals_cam), settings)
     colors, colored = _painted(camera, intrinsics, depth_m, color)
+
+    valid = np.zeros(depth_m.shape, np.bool_)
+    valid.ravel()[patches.pixel] = True
+    colored &= valid
+
+    def on_grid(column: FloatArray) -> NDArray[np.float32]:
+        grid = np.full((valid.size, *column.shape[1:]), np.nan, np.float32)
+        grid[patches.pixel] = column
+        return grid.reshape(*valid.shape, *column.shape[1:])
+
     return View(
         serial=camera.serial,
         window=mean.window,
         intrinsics=intrinsics,
-        depth_m=_on_grid(z_m, valid),
-        points_cell=_on_grid(points_cell, valid),
-        normals_cell=_on_grid(normals_cell, valid),
-        random_sigma_m=_on_grid(facing * sigma_z_m[valid], valid),
-        systematic_sigma_m=_on_grid(np.sqrt(systematic_m2), valid),
-        correlation_m=_on_grid(camera.noise.correlation_px * footprint_m / np.sqrt(cos_incidence), valid),
-        colors=np.where((colored & valid)[..., None], colors, np.uint8(0)),
-        colored=colored & valid,
+        depth_m=on_grid(patches.z_m),
+        points_cell=on_grid(patches.points_cell),
+        normals_cell=on_grid(patches.normals_cell),
+        random_sigma_m=on_grid(patches.facing * sigma_z_m.ravel()[patches.pixel]),
+        systematic_sigma_m=on_grid(_systematic_sigma_m(camera, patches)),
+        correlation_m=on_grid(_correlation_m(camera, patches)),
+        colors=cv2.bitwise_and(colors, colors, mask=colored.astype(np.uint8)).astype(np.uint8, copy=False),
+        colored=colored,
         valid=valid,
         frames=mean.frames,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Patches:
+    """Surface patches as columns (N, ...).
+
+    `pixel` counts along the window's rows; `facing` is the motion along the normal per change of z, positive.
+    """
+
+    pixel: NDArray[np.intp]
+    z_m: FloatArray
+    points_cell: FloatArray
+    normals_cell: FloatArray
+    facing: FloatArray
+    cos_incidence: FloatArray
 
 
 def _corrected(camera: CellCamera, mean: MeanDepth) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -141,50 +155,65 @@ def _corrected(camera: CellCamera, mean: MeanDepth) -> tuple[NDArray[np.float32]
     return depth_m, (random_sigma_m(mean, camera) * slope).astype(np.float32, copy=False)
 
 
-def _worth_keeping(
-    camera: CellCamera,
-    intrinsics: Intrinsics,
-    depth_m: NDArray[np.float32],
-    normals_cam: NDArray[np.float32],
-    settings: ViewSettings,
-) -> NDArray[np.bool_]:
-    """Pixels (H, W) with a normal that are seen steeply enough and lie in the region."""
-    valid = np.isfinite(normals_cam[..., 0])
-    rays = intrinsics.rays()[valid]
-    steep = np.float32(math.cos(settings.max_incidence_rad)) * np.linalg.norm(rays, axis=-1)
-    keep = _facing(normals_cam[valid], rays) >= steep
+def _patches(
+    camera: CellCamera, intrinsics: Intrinsics, depth_m: NDArray[np.float32], normals_cam: NDArray[np.float32]
+) -> _Patches:
+    """All pixels that have a normal."""
+    pixel = np.flatnonzero(np.isfinite(normals_cam[..., 0]))
+    rays = intrinsics.rays().reshape(-1, 3).take(pixel, axis=0)
+    normals = normals_cam.reshape(-1, 3).take(pixel, axis=0)
+    z_m = depth_m.ravel()[pixel]
+    facing = -np.einsum("ij,ij->i", normals, rays)
+    return _Patches(
+        pixel=pixel,
+        z_m=z_m,
+        points_cell=camera.T_cell_depth @ (rays * z_m[:, None]),
+        normals_cell=camera.T_cell_depth.rotate(normals),
+        facing=facing,
+        cos_incidence=facing / np.sqrt(np.einsum("ij,ij->i", rays, rays)),
+    )
+
+
+def _worth_keeping(patches: _Patches, settings: ViewSettings) -> _Patches:
+    """Those seen steeply enough that lie in the region."""
+    keep = patches.cos_incidence >= math.cos(settings.max_incidence_rad)
     if settings.region is not None:
-        keep &= settings.region.contains(camera.T_cell_depth @ (rays * depth_m[valid][:, None]))
-    valid[valid] = keep
-    return valid
+        keep &= settings.region.contains(patches.points_cell)
+    numbers = np.flatnonzero(keep)
+    return _Patches(*(getattr(patches, field.name).take(numbers, axis=0) for field in fields(patches)))
 
 
-def _facing(normals: FloatArray, rays: FloatArray) -> FloatArray:
-    """Motion along the normal per change of z, (N,): positive, since normals face the camera."""
-    return np.asarray(-np.einsum("ij,ij->i", normals, rays))
+def _systematic_sigma_m(camera: CellCamera, patches: _Patches) -> FloatArray:
+    """Along the normal (N,): what the depth correction leaves, and the camera's pose in the cell (GUM 5.1.2)."""
+    depth_m2 = np.square(patches.facing * camera.systematic_sigma_m(patches.z_m))
+    return np.sqrt(depth_m2 + pose_variance_m2(patches.points_cell, patches.normals_cell, camera.pose_covariance))
+
+
+def _correlation_m(camera: CellCamera, patches: _Patches) -> FloatArray:
+    """The sensor's correlation distance laid on the surface (N,).
+
+    A surface seen at incidence theta is stretched by 1 / cos(theta) along one direction; the circle of equal area has
+    its radius times 1 / sqrt(cos(theta)).
+    """
+    footprint_m = patches.z_m / np.float32(camera.depth.fx_px)
+    return np.asarray(camera.noise.correlation_px * footprint_m / np.sqrt(patches.cos_incidence))
 
 
 def _painted(
     camera: CellCamera, intrinsics: Intrinsics, depth_m: NDArray[np.float32], color: WindowedColor | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Colours (H, W, 3) and where they were seen (H, W); all that was measured may hide something."""
+    """Colours (H, W, 3) and where they were seen (H, W); everything that was measured may hide something."""
     colors = np.zeros((*depth_m.shape, 3), np.uint8)
     colored = np.zeros(depth_m.shape, np.bool_)
     if color is None or camera.color is None or camera.T_color_depth is None:
         return colors, colored
-    measured = np.isfinite(depth_m)
-    points_cam = intrinsics.rays()[measured] * depth_m[measured][:, None]
-    colors[measured], colored[measured] = colors_of(
-        camera.T_color_depth @ points_cam,
-        color.rgb,
-        color.window.intrinsics(camera.color),
-        float(np.median(depth_m[measured])) / intrinsics.fx_px,
-    )
+    color_intrinsics = color.window.intrinsics(camera.color)
+    if color_intrinsics == intrinsics and np.array_equal(camera.T_color_depth.matrix, np.eye(4)):
+        return color.rgb, np.isfinite(depth_m)  # a D405: colour comes from the imager that depth refers to
+    pixel = np.flatnonzero(np.isfinite(depth_m))
+    points_cam = intrinsics.rays().reshape(-1, 3).take(pixel, axis=0) * depth_m.ravel()[pixel][:, None]
+    footprint_m = float(np.median(depth_m.ravel()[pixel])) / intrinsics.fx_px if len(pixel) else 0.0
+    found, seen = colors_of(camera.T_color_depth @ points_cam, color.rgb, color_intrinsics, footprint_m)
+    colors.reshape(-1, 3)[pixel] = found
+    colored.ravel()[pixel] = seen
     return colors, colored
-
-
-def _on_grid(values: FloatArray, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Values of the valid pixels, (N, ...), back in their image, (H, W, ...), NaN elsewhere."""
-    grid = np.full((*valid.shape, *values.shape[1:]), np.nan, np.float32)
-    grid[valid] = values
-    return grid
