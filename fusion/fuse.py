@@ -27,16 +27,14 @@ class FusionSettings:
         edge_margin_px: pixels dropped on both sides of a depth jump, where the matching window mixes two surfaces.
         normal_radii_px: half sizes of the large and the small window for normals.
         max_incidence_rad: surfaces that a camera sees at a flatter angle are left to the other cameras.
-        voxel_m: edge of the cubes in which views are merged; None takes the median footprint of a pixel.
         with_color: whether colour is averaged and projected.
     """
 
     region: Region | None = None
     min_fraction: float = 0.5
-    edge_margin_px: int = 2
+    edge_margin_px: int = 3
     normal_radii_px: tuple[int, int] = (6, 3)
     max_incidence_rad: float = math.radians(75.0)
-    voxel_m: float | None = None
     with_color: bool = True
 
     @property
@@ -106,7 +104,7 @@ class PartAccumulator:
         missing = tuple(serial for serial, camera in self._cameras.items() if not camera.depth.frames)
         return FusedPart(
             views=views,
-            cloud=merge_views(views, self._settings.voxel_m),
+            cloud=merge_views(views, self._cell),
             missing=missing,
             frames=self.frames,
             warnings=self._warnings(views, missing),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.frameset import ColorImage, DepthImage
+from depthcell.acquisition.transform import FloatArray
 from depthcell.calib.cell import CellCamera
 from depthcell.errors import DepthcellError
 from depthcell.fusion.region import Window
@@ -170,28 +171,40 @@ def average_depth(images: Iterable[DepthImage], window: Window | None = None, mi
 def frame_sigma_m(mean: MeanDepth, camera: CellCamera) -> NDArray[np.float32]:
     """Standard deviation of one frame per pixel, (H, W) float32: measured scatter, steadied by the noise model.
 
-    The scatter s of n frames is itself uncertain, by 24 % for n = 10. It is pooled with the model's sigma_0:
-    `sigma² = (nu_0 sigma_0² + (n - 1) s²) / (nu_0 + n - 1)`, the mean of the posterior's scale under a scaled inverse
-    chi-squared prior (Gelman et al., Bayesian Data Analysis, 2.6). One frame gives sigma_0, many give s.
+    The scatter s of n frames is itself uncertain, by 24 % for n = 10. It is pooled with what the model predicts,
+    `sigma_0² = (z² s_px / (f B))² + (1 - g) q²/12`, the analogue noise and the share of the quantisation that it
+    dithers (`_undithered_share`): `sigma² = (nu_0 sigma_0² + (n - 1) s²) / (nu_0 + n - 1)`, the posterior scale under a
+    scaled inverse chi-squared prior (Gelman et al., Bayesian Data Analysis, 2.6). One frame gives sigma_0, many give s.
     """
-    model_m2 = np.square(camera.depth_sigma_m(mean.mean_m, camera.noise.temporal_px))
+    analogue_m2 = np.square(camera.depth_sigma_m(mean.mean_m, camera.noise.temporal_px))
+    quantisation_m2 = (1 - _undithered_share(analogue_m2, mean.units_m)) * np.float32(mean.units_m**2 / 12)
     own_freedom = np.maximum(mean.count.astype(np.float32) - 1, 0)
     measured_m2 = np.where(own_freedom > 0, np.square(mean.sigma_m), np.float32(0))
-    total_freedom = np.float32(MODEL_DEGREES_OF_FREEDOM) + own_freedom
-    pooled_m2 = (np.float32(MODEL_DEGREES_OF_FREEDOM) * model_m2 + own_freedom * measured_m2) / total_freedom
-    sigma_m: NDArray[np.float32] = np.sqrt(pooled_m2).astype(np.float32, copy=False)
-    return sigma_m
+    freedom = np.float32(MODEL_DEGREES_OF_FREEDOM)
+    pooled_m2 = (freedom * (analogue_m2 + quantisation_m2) + own_freedom * measured_m2) / (freedom + own_freedom)
+    return np.asarray(np.sqrt(pooled_m2), dtype=np.float32)
 
 
 def random_sigma_m(mean: MeanDepth, camera: CellCamera) -> NDArray[np.float32]:
     """Standard uncertainty of `mean.mean_m` from noise, along the optical axis, (H, W) float32.
 
-    `u² = sigma²/n + sigma_fixed² + q²/12` (GUM 4.2.3 for the mean of n frames; 5.1.2 for the sum). Two parts do not
-    shrink with n: the fixed pattern of the cell's noise model, and the sensor's quantisation q (GUM F.2.2.1), which
-    a part at rest may hit the same way in every frame.
+    `u² = sigma²/n + sigma_fixed² + g q²/12` (GUM 4.2.3 for the mean of n frames; 5.1.2 for the sum). Two parts do not
+    shrink with n: the fixed pattern of the cell's noise model, and the share g of the sensor's quantisation q
+    (GUM F.2.2.1) that hits a part at rest the same way in every frame.
     """
     frames = np.maximum(mean.count, 1).astype(np.float32)
     averaged_m2 = np.square(frame_sigma_m(mean, camera)) / frames
     fixed_m2 = np.square(camera.depth_sigma_m(mean.mean_m, camera.noise.fixed_px))
-    sigma_m: NDArray[np.float32] = np.sqrt(averaged_m2 + fixed_m2 + mean.units_m**2 / 12).astype(np.float32, copy=False)
-    return sigma_m
+    analogue_m2 = np.square(camera.depth_sigma_m(mean.mean_m, camera.noise.temporal_px))
+    quantisation_m2 = _undithered_share(analogue_m2, mean.units_m) * np.float32(mean.units_m**2 / 12)
+    return np.asarray(np.sqrt(averaged_m2 + fixed_m2 + quantisation_m2), dtype=np.float32)
+
+
+def _undithered_share(noise_m2: FloatArray, units_m: float) -> FloatArray:
+    """Share g of the quantisation variance q²/12 that averaging frames leaves, (H, W).
+
+    Gaussian noise before a quantiser damps the k-th harmonic of its error by `exp(-2 pi² k² sigma² / q²)` (Widrow and
+    Kollar, Quantization Noise, 2008, chapter 19 on dither). Every harmonic is damped at least as much as the first, so
+    `g = exp(-4 pi² sigma² / q²)` bounds the sum: 1 without noise, 0.02 for noise of a third of a step.
+    """
+    return np.asarray(np.exp(noise_m2 * np.float32(-4 * math.pi**2 / units_m**2)))

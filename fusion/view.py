@@ -29,7 +29,7 @@ class ViewSettings:
     """
 
     region: Region | None = None
-    edge_margin_px: int = 2
+    edge_margin_px: int = 3
     normal_radii_px: tuple[int, int] = (6, 3)
     max_incidence_rad: float = math.radians(75.0)
 
