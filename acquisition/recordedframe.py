@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.intrinsics import Intrinsics
-from depthcell.acquisition.pixelformat import PixelFormat
+from depthcell.acquisition.pixelformat import Layout, PixelFormat
 
 
 class StreamKind(StrEnum):
@@ -20,6 +20,11 @@ class StreamKind(StrEnum):
     FISHEYE = "fisheye"
     CONFIDENCE = "confidence"
 
+    @classmethod
+    def named(cls, name: str) -> "StreamKind | None":
+        """The kind that the SDK calls by this name ("Depth"); None for streams without images ("Gyro")."""
+        return next((kind for kind in cls if kind == name.lower()), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
@@ -29,17 +34,22 @@ class Stream:
         kind: what it shows.
         index: 0, or 1 and 2 for the left and right infrared imager.
         sensor: number of the sensor it comes from, a key of `Recording.sensors`.
-        format: as recorded.
+        layout: size and pixel format of its images as recorded.
         fps: nominal frame rate, frames per second.
-        intrinsics: of the imager.
+        intrinsics: of the imager; None where the device did not know them.
     """
 
     kind: StreamKind
     index: int
     sensor: int
-    format: PixelFormat
+    layout: Layout
     fps: int
-    intrinsics: Intrinsics
+    intrinsics: Intrinsics | None
+
+    @property
+    def format(self) -> PixelFormat:
+        """Pixel format as recorded; `RecordedFrame.pixels` says what it is read as."""
+        return self.layout.format
 
     @property
     def name(self) -> str:

@@ -1,0 +1,114 @@
+"""Images and the metadata recorded beside them are put together again, message by message."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from types import MappingProxyType
+
+from depthcell.acquisition.damage import DamageError
+from depthcell.acquisition.dialect import Dialect, ImageMessage, payload_of
+from depthcell.acquisition.recordedframe import RecordedFrame, Stream, StreamKind
+from depthcell.acquisition.recordingheader import RecordingHeader
+from depthcell.acquisition.rosmessage import RosMessage
+from depthcell.acquisition.topic import Content, Topic
+from depthcell.errors import DepthcellError, Reason
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An image whose metadata are still being read."""
+
+    message: RosMessage
+    topic: Topic
+    stream: Stream
+    image: ImageMessage
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def finished(self) -> RecordedFrame:
+        """The frame.
+
+        Raises:
+            DamageError: its metadata do not say when it was taken.
+        """
+        image, rest = self.image, dict(self.metadata)
+        with payload_of(self.message):
+            if image.number is None or image.timestamp_ns is None:
+                number, timestamp_ns = int(rest.pop("Frame number")), _nanoseconds(rest.pop("timestamp"))
+            else:
+                number, timestamp_ns = image.number, image.timestamp_ns
+            units_m = float(rest.pop("depth_units")) if "depth_units" in rest else image.units_m
+            return RecordedFrame(
+                stream=self.stream,
+                pixels=image.pixels,
+                timestamp_ns=timestamp_ns,
+                timestamp_domain=rest.pop("timestamp_domain"),
+                system_time_ns=_nanoseconds(rest.pop("system_time")),
+                recorded_ns=self.message.recorded_ns,
+                number=number,
+                metadata=MappingProxyType({name: _number(text) for name, text in rest.items()}),
+                units_m=units_m,
+                offset=self.message.offset,
+            )
+
+
+def read_header(messages: Iterable[RosMessage], dialect: Dialect) -> RecordingHeader:
+    """What a recording says beside its images, read as far as needed.
+
+    Raises:
+        DamageError: the damage lies before the first image.
+    """
+    header = RecordingHeader(dialect)
+    try:
+        for message in messages:
+            header.take(message)
+            if header.is_complete:
+                break
+    except DamageError:
+        if header.image_count == 0:
+            raise
+    return header
+
+
+def read_frames(messages: Iterable[RosMessage], dialect: Dialect) -> Iterator[RecordedFrame]:
+    """Every image with its metadata, in the order of the messages. All other messages are checked on the way.
+
+    Raises:
+        DamageError: after the last frame before the damage; an image whose metadata are not all there is not given.
+        DepthcellError: there is an image of a kind that cannot be read.
+    """
+    header = RecordingHeader(dialect)
+    pending: _Pending | None = None
+    for message in messages:
+        topic = header.take(message)
+        if topic.content is Content.IMAGE:
+            if pending is not None:
+                yield pending.finished()
+            pending = _begin(message, topic, header)
+        elif topic.content is Content.IMAGE_METADATA:
+            if pending is None or pending.topic.key != topic.key:
+                raise DamageError(message.offset, f"{message.topic}: metadata that follow no image of theirs")
+            with payload_of(message):
+                pending.metadata.update(dialect.pairs(message.load()))
+            if dialect.has_single_metadata:
+                yield pending.finished()
+                pending = None
+    if pending is not None:
+        yield pending.finished()
+
+
+def _begin(message: RosMessage, topic: Topic, header: RecordingHeader) -> _Pending:
+    if StreamKind.named(topic.stream[0]) is None:
+        raise DepthcellError(f"its images of {message.topic} cannot be read", Reason.RECORDING_UNSUPPORTED)
+    if topic.key not in header.streams or topic.key not in header.imagers:
+        raise DamageError(message.offset, f"{message.topic}: an image of a stream that was not announced")
+    stream = header.stream(topic.key)
+    with payload_of(message):
+        return _Pending(message, topic, stream, header.dialect.image(message.load(), topic.detail, stream.layout))
+
+
+def _nanoseconds(milliseconds: str) -> int:
+    return round(Decimal(milliseconds) * 1_000_000)
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("-").isdecimal() else float(text)

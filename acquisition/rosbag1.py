@@ -1,0 +1,233 @@
+"""Messages of a ROS 1 bag (`.bag`, format 2.0) in the order of the file, up to the first damaged byte.
+
+The bag's own index of chunks lies at its end and is missing in a bag that was cut or never closed. So the records are
+read one after the other from the start. Format: http://wiki.ros.org/Bags/Format/2.0
+"""
+
+import bz2
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import lz4.frame
+
+from depthcell.acquisition.damage import DamageError
+from depthcell.acquisition.rosmessage import RosMessage
+
+MAGIC = b"#ROSBAG V2.0\n"
+MESSAGE, BAG_HEADER, INDEX, CHUNK, CHUNK_INFO, CONNECTION = 2, 3, 4, 5, 6, 7
+FIELDS = {
+    MESSAGE: {"conn": 4, "time": 8},
+    BAG_HEADER: {"index_pos": 8, "conn_count": 4, "chunk_count": 4},
+    INDEX: {"ver": 4, "conn": 4, "count": 4},
+    CHUNK: {"size": 4},
+    CHUNK_INFO: {"ver": 4, "chunk_pos": 8, "start_time": 8, "end_time": 8, "count": 4},
+    CONNECTION: {"conn": 4},
+}
+"""Header fields that must be there and their sizes in bytes, by the record's op code."""
+
+Entry = tuple[int, bytes, int]
+"""What a chunk's index says of one message: its connection, its time as stored, its place in the unpacked chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """Header of a record, and where the record begins."""
+
+    op: int
+    fields: dict[str, bytes]
+    start: int
+
+    def number(self, name: str) -> int:
+        return int.from_bytes(self.fields[name], "little")
+
+
+class _Records:
+    """Records one after the other, in a file or in an unpacked chunk."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.end = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+
+    @property
+    def position(self) -> int:
+        return self._stream.tell()
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes."""
+        if size > self.end - self.position:
+            raise DamageError(self.end, "the bytes end in the middle of a record")
+        return self._stream.read(size)
+
+    def read_sized(self) -> bytes:
+        """A length of four bytes, and as many bytes as it says."""
+        return self.read(int.from_bytes(self.read(4), "little"))
+
+    def next_header(self) -> _Header | None:
+        """Header of the next record, None at the end; `read_sized` reads its data."""
+        start = self.position
+        if start == self.end:
+            return None
+        return _parse_header(self.read_sized(), start)
+
+    def next_header_of(self, op: int) -> _Header | None:
+        """Header of the next record if it has this op code; else None, and the record stays unread."""
+        header = self.next_header()
+        if header is None or header.op == op:
+            return header
+        self._stream.seek(header.start)
+        return None
+
+
+def read_messages(path: Path) -> Iterator[RosMessage]:
+    """All messages in the order of the file.
+
+    What the format gives to check is checked. A chunk packed with lz4 or bz2 carries checksums over all its bytes; in
+    every chunk, packed or not, connection, time and place of each message must stand in the index behind it; at the
+    end all chunks must be there. But the payload of a chunk that is not packed has no checksum: a flipped bit there
+    cannot be told.
+
+    Raises:
+        DamageError: after the last message before the damage. A packed chunk whose checksum fails gives none; one
+            that the end of the file cuts off gives those of its blocks that are whole.
+    """
+    with path.open("rb") as stream:
+        records = _Records(stream)
+        if records.end < len(MAGIC) or records.read(len(MAGIC)) != MAGIC:
+            raise DamageError(0, "the file does not begin as a ROS bag of format 2.0")
+        bag = records.next_header_of(BAG_HEADER)
+        if bag is None:
+            raise DamageError(len(MAGIC), "the bag's header is missing")
+        records.read_sized()
+        topics: dict[int, str] = {}
+        chunk_starts = []
+        while (chunk := records.next_header_of(CHUNK)) is not None:
+            chunk_starts.append(chunk.start)
+            yield from _messages_of_chunk(records, chunk, topics)
+        _check_end(records, bag, chunk_starts, topics)
+
+
+def _parse_header(data: bytes, start: int) -> _Header:
+    fields: dict[str, bytes] = {}
+    position = 0
+    while position < len(data):
+        size = int.from_bytes(data[position : position + 4], "little")
+        name, equals, value = data[position + 4 : position + 4 + size].partition(b"=")
+        if not equals or position + 4 + size > len(data):
+            raise DamageError(start, "a record's header is damaged")
+        fields[name.decode("latin-1")] = value
+        position += 4 + size
+    op = fields["op"][0] if len(fields.get("op", b"")) == 1 else 0
+    if op not in FIELDS or any(len(fields.get(name, b"")) != size for name, size in FIELDS[op].items()):
+        raise DamageError(start, "a record's header is damaged")
+    return _Header(op, fields, start)
+
+
+def _messages_of_chunk(records: _Records, chunk: _Header, topics: dict[int, str]) -> Iterator[RosMessage]:
+    """Messages up to the first that is damaged, or that the index behind the chunk does not confirm."""
+    stated_bytes = int.from_bytes(records.read(4), "little")
+    is_cut = stated_bytes > records.end - records.position
+    packed = records.read(min(stated_bytes, records.end - records.position))
+    index: set[Entry] | None = None
+    damage = DamageError(records.end, "the file ends in the middle of a chunk") if is_cut else None
+    try:
+        index = None if is_cut else _read_index(records)
+    except DamageError as error:
+        damage = error
+    count = 0
+    for entry, payload in _parse_chunk(chunk, packed, is_cut, topics):
+        connection, time, place = entry
+        if index is not None and entry not in index:
+            raise DamageError(chunk.start, f"the chunk's index knows no message at {place} of the chunk")
+        count += 1
+        yield RosMessage(topics[connection], _nanoseconds(time), chunk.start, partial(bytes, payload))
+    if damage is not None:
+        raise damage
+    if index is not None and len(index) != count:
+        raise DamageError(chunk.start, f"the chunk holds {count} messages, its index {len(index)}")
+
+
+def _parse_chunk(chunk: _Header, packed: bytes, is_cut: bool, topics: dict[int, str]) -> Iterator[tuple[Entry, bytes]]:
+    """Messages of a chunk with their entries; new topics are learnt on the way. A cut chunk ends without error."""
+    content = _Records(io.BytesIO(_unpacked(chunk, packed, is_cut)))
+    try:
+        while (record := content.next_header()) is not None:
+            if record.op not in (MESSAGE, CONNECTION):
+                raise DamageError(record.start, "no message")
+            data, connection = content.read_sized(), record.number("conn")
+            if record.op == CONNECTION:
+                _learn(topics, record)
+            elif connection not in topics:
+                raise DamageError(record.start, "a message of no known topic")
+            else:
+                yield (connection, record.fields["time"], record.start), data
+    except DamageError as error:
+        if not is_cut or error.offset < content.end:
+            raise DamageError(chunk.start, f"{error.what}, at {error.offset} of the unpacked chunk") from error
+
+
+def _learn(topics: dict[int, str], record: _Header) -> None:
+    try:
+        topic = record.fields["topic"].decode()
+    except (KeyError, UnicodeDecodeError) as error:
+        raise DamageError(record.start, "a connection without topic") from error
+    if topics.setdefault(record.number("conn"), topic) != topic:
+        raise DamageError(record.start, f"a connection with two topics, one of them {topic}")
+
+
+def _unpacked(chunk: _Header, packed: bytes, is_cut: bool) -> bytes:
+    compression = chunk.fields.get("compression", b"")
+    try:
+        if compression == b"none":
+            content = packed
+        elif compression == b"lz4":
+            content = lz4.frame.LZ4FrameDecompressor().decompress(packed)  # type: ignore[no-untyped-call]
+        elif compression == b"bz2":
+            content = bz2.BZ2Decompressor().decompress(packed)
+        else:
+            raise DamageError(chunk.start, f"a chunk is packed with '{compression.decode('latin-1')}'")
+    except (RuntimeError, OSError, EOFError) as error:
+        raise DamageError(chunk.start, f"a chunk cannot be unpacked ({error})") from error
+    if not is_cut and len(content) != chunk.number("size"):
+        raise DamageError(chunk.start, f"a chunk unpacks to {len(content)} bytes, not {chunk.number('size')}")
+    return content
+
+
+def _read_index(records: _Records) -> set[Entry]:
+    """Entries of the index records that follow a chunk, one record per connection."""
+    entries: set[Entry] = set()
+    while (record := records.next_header_of(INDEX)) is not None:
+        data, count = records.read_sized(), record.number("count")
+        if len(data) != 12 * count:
+            raise DamageError(record.start, f"an index of {count} messages has {len(data)} bytes")
+        for start in range(0, len(data), 12):
+            place = int.from_bytes(data[start + 8 : start + 12], "little")
+            entries.add((record.number("conn"), data[start : start + 8], place))
+    return entries
+
+
+def _check_end(records: _Records, bag: _Header, chunk_starts: list[int], topics: dict[int, str]) -> None:
+    """Behind the last chunk every topic and every chunk must be named once more."""
+    position = records.position
+    if bag.number("index_pos") == 0:
+        raise DamageError(records.end, "the bag was never closed")
+    if bag.number("index_pos") != position or bag.number("chunk_count") != len(chunk_starts):
+        raise DamageError(position, f"the bag does not go on as its header says after {len(chunk_starts)} chunks")
+    named: dict[int, str] = {}
+    while (record := records.next_header_of(CONNECTION)) is not None:
+        records.read_sized()
+        _learn(named, record)
+    starts = []
+    while (record := records.next_header_of(CHUNK_INFO)) is not None:
+        records.read_sized()
+        starts.append(record.number("chunk_pos"))
+    if named != topics or starts != chunk_starts or records.position != records.end:
+        raise DamageError(position, "topics and chunks at the end of the bag are not those before")
+
+
+def _nanoseconds(time: bytes) -> int:
+    return int.from_bytes(time[:4], "little") * 1_000_000_000 + int.from_bytes(time[4:], "little")
