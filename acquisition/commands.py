@@ -9,8 +9,3 @@ def devices() -> None:
 def record() -> None:
     """Not built yet."""
     raise NotImplementedError
-
-
-def simulate() -> None:
-    """Not built yet."""
-    raise NotImplementedError

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depthcell.acquisition.frameset import CameraFrame, FrameSet
+from depthcell.acquisition.recording import open_recording
 from depthcell.acquisition.synchronizer import SyncSettings, group
 from depthcell.errors import DepthcellError
 from depthcell.files import sha256_of_file
@@ -15,6 +16,8 @@ RECORDING_SUFFIXES = (".db3", ".bag")
 GOLDEN_FOLDER = "golden"
 INSPECTIONS_FOLDER = "inspections"
 PARTIAL_SUFFIX = ".partial"
+JOURNAL_SUFFIXES = ("-wal", "-journal")
+"""What SQLite appends to a recording's name for the file beside it, where a killed recorder left the last frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,12 @@ class PartFolder:
 
     @property
     def sha256(self) -> str:
-        """Over the files' names in sorted order, each with the SHA-256 of its content; reads every byte."""
+        """Over the files' names in sorted order, each with the SHA-256 of its content; reads every byte.
+
+        The journal that a killed recorder leaves beside a recording counts as one of its files.
+        """
         digest = hashlib.sha256()
-        for path in sorted(self.paths, key=lambda path: path.name):
+        for path in sorted((*self.paths, *_journals(self.paths)), key=lambda path: path.name):
             digest.update(f"{path.name}\0{sha256_of_file(path)}\n".encode())
         return digest.hexdigest()
 
@@ -96,6 +102,11 @@ def _recordings(folder: Path) -> tuple[Path, ...]:
     )
 
 
+def _journals(recordings: Iterable[Path]) -> tuple[Path, ...]:
+    beside = (path.with_name(path.name + suffix) for path in recordings for suffix in JOURNAL_SUFFIXES)
+    return tuple(path for path in beside if path.exists() and path.stat().st_size)
+
+
 def _is_meant(path: Path) -> bool:
     is_hidden_or_partial = path.name.startswith(".") or PARTIAL_SUFFIX in path.suffixes
     return not is_hidden_or_partial and path.name not in {GOLDEN_FOLDER, INSPECTIONS_FOLDER}
@@ -112,8 +123,6 @@ def _natural(paths: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def _paths_by_serial(paths: Iterable[Path]) -> dict[str, list[Path]]:
-    from depthcell.acquisition.recording import open_recording  # noqa: PLC0415
-
     by_serial: dict[str, list[Path]] = {}
     for path in paths:
         by_serial.setdefault(open_recording(path).serial, []).append(path)
@@ -121,8 +130,6 @@ def _paths_by_serial(paths: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def _frames(paths: Iterable[Path]) -> Iterator[CameraFrame]:
-    from depthcell.acquisition.recording import open_recording  # noqa: PLC0415
-
     for path in paths:
         yield from open_recording(path).camera_frames()
 
