@@ -8,14 +8,83 @@ from typing import Annotated
 import typer
 
 
-def inspect() -> None:
-    """Not built yet."""
-    raise NotImplementedError
+def inspect(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb
+    source: Annotated[Path, typer.Argument(help="Folder of parts, one part's folder, or one recording.")],
+    recipe: Annotated[Path | None, typer.Option(help="Recipe; SOURCE/recipe.toml if not given.")] = None,
+    cell: Annotated[Path | None, typer.Option(help="Cell file; the one that the recipe names if not given.")] = None,
+    bind: Annotated[str | None, typer.Option(help="Publish verdicts here, such as tcp://127.0.0.1:5556.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Let --bind leave this machine, unencrypted.")] = False,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for a first listener before the first part.")
+    ] = 2.0,
+    out: Annotated[Path | None, typer.Option(help="New folder for results; SOURCE/inspections/TIME if none.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Use only the first so many frames of each part.")] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no HTML report.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one verdict a line as JSON.")] = False,
+) -> None:
+    """Judge recorded parts: OK, NOK or CANNOT-TELL, with findings in millimetres, on the wire and in a report.
+
+    Example: depthcell inspect runs/sim --bind tcp://127.0.0.1:5556
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from depthcell.inspect.inspection_run import RunPlan, run_inspection
+    from depthcell.inspect.publisher import NoOutlet, VerdictPublisher
+    from depthcell.inspect.terminal import delivery_in_words, verdict_table
+    from depthcell.inspect.verdict import Verdict, to_json
+    from depthcell.inspect.wire import read_endpoint
+
+    plan = RunPlan(source, recipe, cell, out, frames, not no_report, wait)
+    outlet = NoOutlet() if bind is None else VerdictPublisher(read_endpoint(bind, "--bind", insecure=insecure))
+    notes = Console(stderr=True, soft_wrap=True, highlight=False)
+    with Progress(console=notes, transient=True) as progress:
+        task = progress.add_task("inspect", total=None)
+
+        def show(verdict: Verdict) -> None:
+            if as_json:
+                print(to_json(verdict).decode(), flush=True)
+            progress.advance(task)
+
+        result = run_inspection(plan, outlet, show, lambda count: progress.update(task, total=count))
+    if not as_json:
+        Console().print(verdict_table(result.verdicts))
+    if isinstance(outlet, VerdictPublisher):
+        notes.print(delivery_in_words(outlet.delivery, outlet.endpoint), markup=False)
+    notes.print(f"results: {result.report or result.folder}", markup=False)
 
 
-def listen() -> None:
-    """Not built yet."""
-    raise NotImplementedError
+def listen(
+    connect: Annotated[str, typer.Option(help="Where verdicts are published.")] = "tcp://127.0.0.1:5556",
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many verdicts, lost ones included.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Stop when nothing was heard for so many seconds.")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Let --connect leave this machine.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one verdict a line as JSON.")] = False,
+) -> None:
+    """Hear verdicts as a line controller does: ACCEPT on a good OK alone, REJECT on everything in doubt.
+
+    Leaves with exit code 1 if a verdict was lost or refused, or fewer than --count came.
+
+    Example: depthcell listen --connect tcp://127.0.0.1:5556
+    """
+    from depthcell.inspect.listener import VerdictListener
+    from depthcell.inspect.terminal import Hearing
+    from depthcell.inspect.wire import read_endpoint
+
+    endpoint = read_endpoint(connect, "--connect", insecure=insecure)
+    hearing = Hearing(as_json=as_json, wanted=count)
+    print(f"listening to {endpoint}; Ctrl-C ends", file=sys.stderr, flush=True)
+    try:
+        with VerdictListener(endpoint) as listener:
+            hearing.follow(listener.events(timeout))
+    except KeyboardInterrupt:
+        pass  # the usual way to end it
+    if not hearing.heard_anything:
+        print(f"nothing heard from {endpoint}; start depthcell inspect with --bind {endpoint}", file=sys.stderr)
+    if not hearing.is_whole:
+        raise typer.Exit(1)
 
 
 def demo() -> None:

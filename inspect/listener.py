@@ -38,10 +38,11 @@ class VerdictHeard:
     verdict: Verdict
     line: bytes
 
-    @property
-    def is_accepted(self) -> bool:
-        """Only OK lets a part pass."""
-        return self.verdict.verdict is Decision.OK
+    def __str__(self) -> str:
+        # Only a good OK lets a part pass.
+        verdict = self.verdict
+        action = "ACCEPT" if verdict.verdict is Decision.OK else "REJECT"
+        return f"{action}  #{verdict.sequence}  {verdict.part_id}  {verdict.verdict.value}: {verdict.reasons[0]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,19 @@ class VerdictsLost:
     first: int
     last: int
 
+    def __str__(self) -> str:
+        upto = f" to #{self.last}" if self.last > self.first else ""
+        return f"REJECT  #{self.first}{upto}: lost on the way"
+
 
 @dataclass(frozen=True, slots=True)
 class MessageRefused:
     """A message broke the contract and was not used."""
 
     why: str
+
+    def __str__(self) -> str:
+        return f"REFUSED  a message that breaks the contract: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +73,16 @@ class PublisherSilent:
 
     silence_s: float
 
+    def __str__(self) -> str:
+        return f"REJECT  whatever passes now: nothing heard for {self.silence_s:.1f} s"
+
 
 @dataclass(frozen=True, slots=True)
 class PublisherBack:
     """The publisher is heard again."""
+
+    def __str__(self) -> str:
+        return "the publisher is heard again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,9 @@ class RunStarted:
 
     run: str
 
+    def __str__(self) -> str:
+        return f"run {self.run} begins"
+
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
@@ -84,6 +101,9 @@ class RunEnded:
 
     count: int
     complete: bool
+
+    def __str__(self) -> str:
+        return f"run is over: {self.count} verdicts" + ("" if self.complete else ", cut short")
 
 
 Event = VerdictHeard | VerdictsLost | MessageRefused | PublisherSilent | PublisherBack | RunStarted | RunEnded

@@ -6,7 +6,7 @@ two are told apart by colour-blind readers too. Pictures serve the eye alone; no
 
 import base64
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cv2
@@ -31,6 +31,10 @@ SMOOTHING_PX = 3
 MIN_OUTLINE_PX = 6
 JPEG_QUALITY = 88
 MIN_CIRCLE_PX = 6.0
+MARGIN_PX = 12
+MAX_LABELS = 10
+LABEL_HEIGHT = 0.05
+"""Of a line of text, as a share of the picture's width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Mark:
         number: of the finding in the verdict, from 1.
         outlines: SVG path data around its regions.
         column_px, row_px, radius_px: of a circle around it.
+        label_column_px, label_row_px, label_side: where its label is written; "start" is to the right, "end" left.
         points: how many of its points this camera sees.
         label: number and size, such as "1: -0.82 mm".
         title: the finding in words.
@@ -54,6 +59,9 @@ class Mark:
     points: int
     label: str
     title: str
+    label_column_px: float = 0.0
+    label_row_px: float = 0.0
+    label_side: Literal["start", "end"] = "start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,7 @@ class ViewPicture:
     Attributes:
         serial: of the camera.
         width_px, height_px: size of both images.
+        crop_px: the rectangle that holds the part: left, top, width, height.
         deviation_uri: the deviation in bands of colour, as a data URI.
         photo_uri: the colour image on the depth image's grid, as a data URI; None without colour.
         marks: findings that this camera sees.
@@ -72,6 +81,7 @@ class ViewPicture:
     serial: str
     width_px: int
     height_px: int
+    crop_px: tuple[int, int, int, int]
     deviation_uri: str
     photo_uri: str | None
     marks: tuple[Mark, ...]
@@ -111,17 +121,22 @@ def _picture(
     splat = _Splat.of(cloud, view, T_depth_cell)
     deviation_mm = _smoothed(splat.image(inspection.deviation_m) * np.float32(1000.0))
     seen = np.isfinite(deviation_mm)
-    picture = np.where(view.colored[..., None], view.colors // 2, np.array(UNSEEN_RGB, dtype=np.uint8))
+    unseen = np.array(UNSEEN_RGB, dtype=np.uint8)
+    picture = np.where(view.colored[..., None], view.colors // 2, unseen)
     lit = band_colors(deviation_mm[seen], tolerance_mm) * _relief(view, T_depth_cell)[seen][:, None]
     picture[seen] = lit.astype(np.uint8)
-    marks = _marks(inspection, splat, view, T_depth_cell)
+    crop_px = _crop(seen | view.valid)
+    marks = _labelled(_marks(inspection, splat, view, T_depth_cell), crop_px)
     height_px, width_px = view.depth_m.shape
     return ViewPicture(
         serial=view.serial,
         width_px=width_px,
         height_px=height_px,
+        crop_px=crop_px,
         deviation_uri=_data_uri("png", picture),
-        photo_uri=_data_uri("jpeg", view.colors) if view.colored.any() else None,
+        photo_uri=_data_uri("jpeg", np.where(view.colored[..., None], view.colors, unseen))
+        if view.colored.any()
+        else None,
         marks=marks,
         text=_in_words(view.serial, deviation_mm[seen], marks),
     )
@@ -209,7 +224,7 @@ def _outlined(number: int, finding: Finding, mask: NDArray[np.uint8]) -> Mark | 
     column_px, row_px = float(np.median(columns)), float(np.median(rows))
     return Mark(
         number=number,
-        outlines=" ".join("M" + " ".join(f"{x},{y}" for x, y in contour[:, 0, :]) + "Z" for contour in contours),
+        outlines=" ".join(_path(contour[:, 0, :]) for contour in contours),
         column_px=column_px,
         row_px=row_px,
         radius_px=float(np.hypot(columns - column_px, rows - row_px).max()),
@@ -217,6 +232,11 @@ def _outlined(number: int, finding: Finding, mask: NDArray[np.uint8]) -> Mark | 
         label=f"{number}: {size_in_words(finding)}",
         title=finding.text,
     )
+
+
+def _path(pixels: NDArray[Any]) -> str:
+    """SVG path around pixels (N, 2) given as (column, row); SVG counts from a pixel's corner, not its centre."""
+    return "M" + " ".join(f"{column + 0.5:g},{row + 0.5:g}" for column, row in pixels) + "Z"
 
 
 def _encircled(number: int, finding: Finding, view: View, T_depth_part: RigidTransform) -> Mark | None:
@@ -238,6 +258,38 @@ def _encircled(number: int, finding: Finding, view: View, T_depth_part: RigidTra
         label=f"{number}: {size_in_words(finding)}",
         title=finding.text,
     )
+
+
+def _crop(shown: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Left, top, width and height of what is shown, with a margin."""
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    top, bottom = max(0, int(rows[0]) - MARGIN_PX), min(shown.shape[0], int(rows[-1]) + MARGIN_PX)
+    left, right = max(0, int(columns[0]) - MARGIN_PX), min(shown.shape[1], int(columns[-1]) + MARGIN_PX)
+    return left, top, right - left, bottom - top
+
+
+def _labelled(marks: tuple[Mark, ...], crop_px: tuple[int, int, int, int]) -> tuple[Mark, ...]:
+    """Each label beside its mark, towards the middle of the picture, below one that is already there."""
+    left, top, width, height = crop_px
+    line_px = width * LABEL_HEIGHT
+    placed: list[Mark] = []
+    for mark in marks[:MAX_LABELS]:
+        to_the_right = mark.column_px < left + width * 0.6
+        row_px = min(max(mark.row_px, top + line_px), top + height - line_px)
+        taken = sorted(other.label_row_px for other in placed)
+        for other_row_px in taken:
+            if abs(other_row_px - row_px) < line_px:
+                row_px = other_row_px + line_px
+        away_px = mark.radius_px + line_px / 3
+        placed.append(
+            replace(
+                mark,
+                label_column_px=mark.column_px + (away_px if to_the_right else -away_px),
+                label_row_px=row_px,
+                label_side="start" if to_the_right else "end",
+            )
+        )
+    return (*placed, *(replace(mark, label="") for mark in marks[MAX_LABELS:]))
 
 
 def _in_words(serial: str, deviation_mm: NDArray[np.float32], marks: tuple[Mark, ...]) -> str:

@@ -56,25 +56,52 @@ class Delivery:
 
 
 class Outlet(Protocol):
-    """Where the verdicts of a run go."""
+    """Where the verdicts of a run go. A context: leaving it says that the run is over, or was cut short."""
+
+    @property
+    def delivery(self) -> Delivery:
+        """What became of the verdicts; known once the run is over."""
+        ...
+
+    def wait_for_listener(self, timeout_s: float) -> bool:
+        """Wait until there is somebody to tell; False where nobody came in time."""
+        ...
 
     def publish(self, verdict: Verdict) -> None:
         """Send one verdict; returns at once."""
 
-    def close(self, *, complete: bool) -> Delivery:
-        """Say that the run is over, and wait for the receipts."""
-        ...
+    def close(self, *, complete: bool) -> None:
+        """Say that the run is over, and wait for the receipts. A second call does nothing."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 class NoOutlet:
     """Where nobody is to be told."""
 
+    delivery = Delivery(0)
+
+    def wait_for_listener(self, timeout_s: float) -> bool:  # noqa: ARG002 - stands in for VerdictPublisher
+        """Nobody is waited for."""
+        return True
+
     def publish(self, verdict: Verdict) -> None:
         """Do nothing."""
 
-    def close(self, *, complete: bool) -> Delivery:  # noqa: ARG002 - stands in for VerdictPublisher
+    def close(self, *, complete: bool) -> None:
         """Do nothing."""
-        return Delivery(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Do nothing."""
 
 
 class VerdictPublisher:
@@ -85,6 +112,7 @@ class VerdictPublisher:
     Attributes:
         endpoint: the address in use, with the port that the system chose where "*" was asked for.
         run: this run's name on the wire.
+        delivery: what became of the verdicts; known once the run is over.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -103,7 +131,7 @@ class VerdictPublisher:
         self._orders = self._context.socket(zmq.PAIR)
         self._orders.bind("inproc://orders")
         self._somebody_listens = threading.Event()
-        self._delivery = Delivery(0)
+        self.delivery = Delivery(0)
         self._thread = threading.Thread(target=self._serve, name="verdict-publisher", daemon=True)
         self._thread.start()
 
@@ -115,8 +143,10 @@ class VerdictPublisher:
         """Send one verdict to all listeners; returns at once."""
         self._orders.send_multipart([TOPIC_VERDICT, to_json(verdict)])
 
-    def close(self, *, complete: bool) -> Delivery:
+    def close(self, *, complete: bool) -> None:
         """Say that the run is over, and wait until known listeners have confirmed everything (at most 5 s).
+
+        A second call does nothing.
 
         Args:
             complete: False where the run was cut short.
@@ -125,7 +155,6 @@ class VerdictPublisher:
             self._orders.send_multipart([TOPIC_END, b"complete" if complete else b""])
             self._thread.join()
             self._context.destroy(linger=LINGER_MS)
-        return self._delivery
 
     def __enter__(self) -> Self:
         return self
@@ -150,7 +179,7 @@ class VerdictPublisher:
                 desk.hear(self._socket.recv())
                 self._somebody_listens.set()
             desk.beat(time.monotonic())
-        self._delivery = desk.delivery
+        self.delivery = desk.delivery
         orders.close()
 
 

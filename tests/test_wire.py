@@ -246,13 +246,13 @@ def test_every_verdict_arrives_and_is_confirmed(make_verdict: MakeVerdict) -> No
         assert publisher.wait_for_listener(10.0)
         for verdict in sent:
             publisher.publish(verdict)
-        delivery = publisher.close(complete=True)
+        publisher.close(complete=True)
     audience.join()
     assert [event.verdict for event in audience.heard if isinstance(event, VerdictHeard)] == sent
     assert [event.line for event in audience.heard if isinstance(event, VerdictHeard)] == [to_json(v) for v in sent]
     assert audience.heard[-1] == RunEnded(30, complete=True)
-    assert list(delivery.confirmed.values()) == [30]
-    assert delivery.incomplete == ()
+    assert list(publisher.delivery.confirmed.values()) == [30]
+    assert publisher.delivery.incomplete == ()
 
 
 def test_a_late_joiner_gets_the_run_from_its_beginning(make_verdict: MakeVerdict) -> None:
@@ -265,7 +265,8 @@ def test_a_late_joiner_gets_the_run_from_its_beginning(make_verdict: MakeVerdict
         assert not publisher.wait_for_listener(0.0)
         audience = Audience(connected_to(publisher))
         assert publisher.wait_for_listener(10.0)
-        assert publisher.close(complete=True).incomplete == ()
+        publisher.close(complete=True)
+    assert publisher.delivery.incomplete == ()
     audience.join()
     assert numbers(audience.heard) == list(range(1, count + 1))
     assert lost(audience.heard) == []
@@ -332,8 +333,8 @@ def test_a_listener_that_left_does_not_hold_up_the_end(
             publisher.publish(make_verdict(1))
             assert any(isinstance(event, VerdictHeard) for event in _until_verdict(listener))
         publisher.publish(make_verdict(2))
-        delivery = publisher.close(complete=True)
-    assert len(delivery.incomplete) == 1
+        publisher.close(complete=True)
+    assert len(publisher.delivery.incomplete) == 1
 
 
 def _until_verdict(listener: VerdictListener) -> Iterator[Event]:
@@ -379,11 +380,11 @@ def test_a_line_that_drops_every_third_verdict_loses_none(make_verdict: MakeVerd
         assert publisher.wait_for_listener(10.0)
         for sequence in range(1, 21):
             publisher.publish(make_verdict(sequence))
-        delivery = publisher.close(complete=True)
+        publisher.close(complete=True)
         audience.join()
     assert numbers(audience.heard) == list(range(1, 21))
     assert lost(audience.heard) == []
-    assert delivery.incomplete == ()
+    assert publisher.delivery.incomplete == ()
 
 
 PUBLISH_AND_HANG = """
@@ -436,6 +437,6 @@ def test_a_strangers_words_change_nothing(make_verdict: MakeVerdict) -> None:
             stranger.send(words)
         time.sleep(0.2)
         publisher.publish(make_verdict(1))
-        delivery = publisher.close(complete=True)
-    assert delivery.count == 1
-    assert delivery.confirmed == {}
+        publisher.close(complete=True)
+    assert publisher.delivery.count == 1
+    assert publisher.delivery.confirmed == {}
