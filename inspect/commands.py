@@ -104,6 +104,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
     frames: Annotated[int, typer.Option(help="Frames of each camera for each part.")] = 8,
     defect_rate: Annotated[float, typer.Option(help="Share of defective parts, 0 to 1.")] = 0.5,
     defects: Annotated[str, typer.Option(help="Kinds to choose from, with commas between; all if not given.")] = "",
+    depth_units_mm: Annotated[float, typer.Option(help="What one count of depth means, mm.")] = 0.1,
     golden: Annotated[int, typer.Option(help="Good parts to learn colour and process variation from.")] = 6,
     jobs: Annotated[int, typer.Option(help="Processes; 0 takes one for each core.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/sim"),
@@ -129,6 +130,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
         frames=frames,
         defect_rate=defect_rate,
         defect_kinds=station.parse_kinds(defects),
+        depth_units_mm=depth_units_mm,
     )
     settings = station.RunSettings(parts=parts, golden=golden, jobs=jobs or station.default_jobs())
     station.check_plan(plan)

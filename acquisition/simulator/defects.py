@@ -6,14 +6,16 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from depthcell.acquisition.simulator.partmesh import PartMesh, refined
+from depthcell.acquisition.sdk import open3d
+from depthcell.acquisition.simulator.partmesh import PartMesh, refined_in_ball, refined_where
 from depthcell.acquisition.simulator.parts import Bore, Part
 from depthcell.acquisition.transform import FloatArray
 from depthcell.errors import DepthcellError
 
 MOVED_M = 1e-6
 """A surface that moved by less than this counts as unchanged."""
-TRIANGLES_ACROSS = 36
+COARSE_EDGES_ACROSS, FINE_EDGES_ACROSS = 5, 36
+BLEMISH_CELL_M = 6e-5
 REACH_OFF_PLANE_M = 4e-3
 
 
@@ -143,7 +145,8 @@ def _chunk_weight(defect: Defect, u: FloatArray, v: FloatArray) -> FloatArray:
 def _ridge_weight(defect: Defect, u: FloatArray, v: FloatArray) -> FloatArray:
     half_width = defect.size_m * (0.16 + 0.06 * defect.shape[0])
     ends = _ramp((1 - np.abs(u) / defect.size_m) / 0.3)
-    return np.asarray(ends * np.cos(np.clip(v / half_width, -1, 1) * np.pi / 2) ** 2)
+    across = np.where(np.abs(v) < half_width, np.cos(v / half_width * np.pi / 2) ** 2, 0.0)
+    return np.asarray(ends * across)
 
 
 def _pores_weight(defect: Defect, u: FloatArray, v: FloatArray) -> FloatArray:
@@ -199,6 +202,10 @@ _WEIGHTS = {
 }
 
 
+# Width of the smallest feature over that of the whole defect.
+_FINEST_FEATURE = {DefectKind.BURR: 0.3, DefectKind.POROSITY: 0.3}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Damage:
     """A mesh with a defect in it, and how big that is, measured on the meshes.
@@ -222,10 +229,12 @@ def apply_defect(part: Part, mesh: PartMesh, defect: Defect) -> Damage:
         return _warped(mesh, defect)
     if defect.kind is DefectKind.MISSING_BORE:
         return _undrilled(part, mesh, defect)
-    fine = refined(mesh, defect.site.centre_m, 1.1 * defect.size_m, _edge_m(defect))
-    weight = defect.weight(fine.vertices_m)
     if defect.kind.is_surface:
-        return Damage(mesh, None, _area_mm2(fine, defect.covers(fine.vertices_m), defect), None)
+        return Damage(mesh, None, _blemish_area_mm2(mesh, defect), None)
+    feature_m = 2 * defect.size_m * _FINEST_FEATURE.get(defect.kind, 1.0)
+    coarse = refined_in_ball(mesh, defect.site.centre_m, 1.1 * defect.size_m, feature_m / COARSE_EDGES_ACROSS)
+    fine = refined_where(coarse, lambda points: defect.weight(points) > 0, feature_m / FINE_EDGES_ACROSS)
+    weight = defect.weight(fine.vertices_m)
     facing = _vertex_normals(fine) @ defect.site.normal > 0.2
     shift = np.where(facing, defect.depth_m * weight, 0.0)
     actual = fine.with_vertices(fine.vertices_m + shift[:, None] * defect.site.normal)
@@ -238,12 +247,22 @@ def apply_defect(part: Part, mesh: PartMesh, defect: Defect) -> Damage:
     )
 
 
-def _edge_m(defect: Defect) -> float:
-    """Edge of the triangles that carry the defect: a fraction of its smallest feature."""
-    finest = {DefectKind.BURR: 0.16, DefectKind.POROSITY: 0.16}.get(defect.kind, 1.0)
-    if defect.kind is DefectKind.SCRATCH:
-        return 1.2e-4
-    return max(2 * defect.size_m * finest / TRIANGLES_ACROSS, 8e-5)
+def _blemish_area_mm2(mesh: PartMesh, defect: Defect) -> float:
+    """Area of the surface under a blemish: summed over a fine grid in its plane, each cell as steep as the surface."""
+    o3d = open3d()
+    scene = o3d.t.geometry.RaycastingScene(nthreads=1)
+    vertices = o3d.core.Tensor(mesh.vertices_m.astype(np.float32))
+    scene.add_triangles(vertices, o3d.core.Tensor(mesh.triangles.astype(np.uint32)))
+    site = defect.site
+    along = np.arange(-1.05 * defect.size_m, 1.05 * defect.size_m, BLEMISH_CELL_M)
+    u, v = (grid.reshape(-1, 1) for grid in np.meshgrid(along, along))
+    start = site.centre_m + u * site.tangent + v * site.bitangent + REACH_OFF_PLANE_M * site.normal
+    rays = np.concatenate((start, np.broadcast_to(-site.normal, start.shape)), axis=1).astype(np.float32)
+    hits = scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
+    distance_m = np.minimum(hits["t_hit"].numpy(), 1.0)[:, None]
+    steepness = np.abs(hits["primitive_normals"].numpy() @ site.normal)
+    covered = defect.covers(start - distance_m * site.normal)
+    return float((BLEMISH_CELL_M**2 / np.maximum(steepness[covered], 0.1)).sum()) * 1e6
 
 
 def _area_mm2(mesh: PartMesh, affected: NDArray[np.bool_], defect: Defect) -> float:

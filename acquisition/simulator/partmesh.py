@@ -1,5 +1,6 @@
 """The closed triangle mesh of a part: read, written, checked, measured and refined where a defect needs it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -123,22 +124,49 @@ def save_stl(path: Path, mesh: PartMesh) -> None:
         partial.write_bytes(header + np.uint32(len(facets)).tobytes() + facets.tobytes())
 
 
-def refined(mesh: PartMesh, centre_m: FloatArray, radius_m: float, edge_m: float) -> PartMesh:
+def refined_in_ball(mesh: PartMesh, centre_m: FloatArray, radius_m: float, edge_m: float) -> PartMesh:
     """Halve every edge longer than `edge_m` that reaches into a ball, until none is left; the mesh stays closed.
 
     An edge is split for both its triangles at once, so no crack opens. The surface itself does not change.
     """
+    return _refined(mesh, lambda start, end: _distance_to_segments(centre_m, start, end) < radius_m, edge_m)
+
+
+def refined_where(mesh: PartMesh, is_inside: Callable[[FloatArray], NDArray[np.bool_]], edge_m: float) -> PartMesh:
+    """The same wherever `is_inside` is true at an end or in the middle of an edge.
+
+    What is inside has to be wider than the mesh's edges there, or it may go unseen.
+    """
+
+    def reaches_in(start: FloatArray, end: FloatArray) -> NDArray[np.bool_]:
+        return is_inside(start) | is_inside(end) | is_inside((start + end) / 2)
+
+    return _refined(mesh, reaches_in, edge_m)
+
+
+def _refined(
+    mesh: PartMesh, reaches_in: Callable[[FloatArray, FloatArray], NDArray[np.bool_]], edge_m: float
+) -> PartMesh:
+    """Split every long edge of each triangle that reaches in.
+
+    To split only those edges that reach in themselves would not end: beside a long edge that stays, the new ones
+    never get shorter.
+    """
     while True:
-        vertices, triangles = mesh.vertices_m, mesh.triangles
-        both_ends = np.sort(triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1).astype(np.int64)
-        keys = np.unique(both_ends[:, 0] * len(vertices) + both_ends[:, 1])
+        vertices = mesh.vertices_m
+        ends = np.sort(mesh.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1).astype(np.int64)
+        keys, number = np.unique(ends[:, 0] * len(vertices) + ends[:, 1], return_inverse=True)
         edges = np.stack((keys // len(vertices), keys % len(vertices)), axis=1).astype(np.int32)
         start, end = vertices[edges[:, 0]], vertices[edges[:, 1]]
-        length = np.linalg.norm(end - start, axis=1)
-        split = (length > edge_m) & (_distance_to_segments(centre_m, start, end) < radius_m)
-        if not split.any():
+        is_long = np.linalg.norm(end - start, axis=1) > edge_m
+        reaching = np.zeros(len(edges), dtype=bool)
+        reaching[is_long] = reaches_in(start[is_long], end[is_long])
+        if not reaching.any():
             return mesh
-        mesh = _with_edges_split(mesh, edges[split])
+        of_triangle = number.reshape(-1, 3)
+        touched = np.zeros(len(edges), dtype=bool)
+        touched[of_triangle[reaching[of_triangle].any(axis=1)]] = True
+        mesh = _with_edges_split(mesh, edges[touched & is_long])
 
 
 def _distance_to_segments(point: FloatArray, start: FloatArray, end: FloatArray) -> FloatArray:

@@ -13,7 +13,7 @@ from depthcell.acquisition.simulator.actualpart import ActualPart, draw_part
 from depthcell.acquisition.simulator.appearance import PLATE, color_frame, exposed, sampled, shaded
 from depthcell.acquisition.simulator.cameras import SystematicError
 from depthcell.acquisition.simulator.defects import Damage, Defect, DefectKind
-from depthcell.acquisition.simulator.recordingwriter import RecordedDevice, RecordedFrame, write_recording
+from depthcell.acquisition.simulator.recordingwriter import WrittenDevice, WrittenFrame, write_recording
 from depthcell.acquisition.simulator.rig import StationCamera
 from depthcell.acquisition.simulator.scene import Scene, SurfaceView
 from depthcell.acquisition.simulator.station import Station, StationPlan, Stream, build_station
@@ -88,7 +88,7 @@ def _record_part(station: Station, task: PartTask, part: ActualPart, folder: Pat
         shot = _Shot(station, part, scene, camera, error, start_s)
         view = scene.view(camera.T_cell_depth, camera.model.depth_intrinsics)
         frames = _frames(shot, view, station.plan.generator(task.stream, task.number, 1, number))
-        write_recording(folder / f"{camera.serial}.db3", recorded_device(camera), frames)
+        write_recording(folder / f"{camera.serial}.db3", written_device(camera), frames)
         for index, (defect, _) in enumerate(part.defects):
             name = f"{MASK_FOLDER}/{camera.serial}_{index}.png"
             covered = view.on_part & defect.covers(np.nan_to_num(part.nominal_points(view.points_cell)))
@@ -111,10 +111,10 @@ def _record_part(station: Station, task: PartTask, part: ActualPart, folder: Pat
     )
 
 
-def recorded_device(camera: StationCamera) -> RecordedDevice:
+def written_device(camera: StationCamera) -> WrittenDevice:
     """What the camera writes about itself, the factory's belief about its colour camera included."""
     model = camera.model
-    return RecordedDevice(
+    return WrittenDevice(
         camera.serial,
         model.name,
         model.depth_intrinsics,
@@ -126,7 +126,7 @@ def recorded_device(camera: StationCamera) -> RecordedDevice:
     )
 
 
-def _frames(shot: _Shot, view: SurfaceView, rng: np.random.Generator) -> list[RecordedFrame]:
+def _frames(shot: _Shot, view: SurfaceView, rng: np.random.Generator) -> list[WrittenFrame]:
     plan, camera = shot.station.plan, shot.camera
     mean_counts, is_blinded = _colors(shot, view, rng)
     seen_by_right = shot.scene.sees(view, camera.right_imager_cell)
@@ -139,7 +139,7 @@ def _frames(shot: _Shot, view: SurfaceView, rng: np.random.Generator) -> list[Re
         jitter_ns = 1000 * int(rng.integers(-CLOCK_JITTER_US, CLOCK_JITTER_US + 1))
         timestamp_ns = round(shot.start_s * 1e9) + number * FRAME_INTERVAL_NS + jitter_ns
         metadata = {"actual_exposure": EXPOSURE_US, "gain_level": GAIN_LEVEL}
-        frames.append(RecordedFrame(depth_counts, rgb, timestamp_ns, number, metadata))
+        frames.append(WrittenFrame(depth_counts, rgb, timestamp_ns, number, metadata))
     return frames
 
 

@@ -22,7 +22,7 @@ _NO_MAPPING: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RecordedDevice:
+class WrittenDevice:
     """What a recording says about the camera itself.
 
     Attributes:
@@ -47,7 +47,7 @@ class RecordedDevice:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RecordedFrame:
+class WrittenFrame:
     """One instant of one camera.
 
     Attributes:
@@ -65,7 +65,7 @@ class RecordedFrame:
     metadata: Mapping[str, float] = field(default_factory=lambda: _NO_MAPPING)
 
 
-def write_recording(path: Path, device: RecordedDevice, frames: Sequence[RecordedFrame]) -> None:
+def write_recording(path: Path, device: WrittenDevice, frames: Sequence[WrittenFrame]) -> None:
     """Write `frames` as a `.db3` recording of `device`, whole or not at all.
 
     The SDK's recorder works in a thread of its own and reports no loss. So the file is counted afterwards, and
@@ -92,7 +92,7 @@ def _image_count(path: Path) -> int:
         return int(database.execute(query).fetchone()[0])
 
 
-def _record(path: Path, device: RecordedDevice, frames: Sequence[RecordedFrame]) -> None:
+def _record(path: Path, device: WrittenDevice, frames: Sequence[WrittenFrame]) -> None:
     rs = realsense()
     source = rs.software_device()
     source.register_info(rs.camera_info.name, device.model)
@@ -116,7 +116,7 @@ def _record(path: Path, device: RecordedDevice, frames: Sequence[RecordedFrame])
         sensor.close()
 
 
-def _play(rs: Any, frame: RecordedFrame, device: RecordedDevice, sensors: list[Any], profiles: list[Any]) -> None:
+def _play(rs: Any, frame: WrittenFrame, device: WrittenDevice, sensors: list[Any], profiles: list[Any]) -> None:
     for sensor, profile, pixels in zip(sensors, profiles, (frame.depth_counts, frame.rgb), strict=False):
         if pixels is None:
             raise DepthcellError(f"recording of {device.serial}: frame {frame.number} has no colour image; add it")
@@ -135,7 +135,7 @@ def _play(rs: Any, frame: RecordedFrame, device: RecordedDevice, sensors: list[A
         sensor.on_video_frame(image)
 
 
-def _depth_stream(rs: Any, source: Any, device: RecordedDevice) -> tuple[Any, Any]:
+def _depth_stream(rs: Any, source: Any, device: WrittenDevice) -> tuple[Any, Any]:
     sensor = source.add_sensor("Stereo Module")
     sensor.add_read_only_option(rs.option.depth_units, device.units_m)
     sensor.add_read_only_option(rs.option.stereo_baseline, device.baseline_m * 1e3)
@@ -146,7 +146,7 @@ def _depth_stream(rs: Any, source: Any, device: RecordedDevice) -> tuple[Any, An
     return sensor, sensor.add_video_stream(stream, True)
 
 
-def _color_stream(rs: Any, source: Any, device: RecordedDevice) -> tuple[Any, Any]:
+def _color_stream(rs: Any, source: Any, device: WrittenDevice) -> tuple[Any, Any]:
     assert device.color is not None  # noqa: S101 - the caller asked; tells the type checker
     sensor = source.add_sensor("RGB Camera")
     stream = _video_stream(rs, device.color, device.frame_rate_hz)

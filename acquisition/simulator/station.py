@@ -1,6 +1,6 @@
 """The simulated cell as a whole: which part, which cameras, where, and all chance from one seed."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import lru_cache
 
@@ -41,6 +41,8 @@ class StationPlan:
         frames: of each camera for each part.
         defect_rate: share of defective parts.
         defect_kinds: to choose from; empty means all that the part can have.
+        depth_units_mm: what one count of depth is set to. The D415, D435 and D455 come with 1 mm, which would round away
+            what an inspection looks for.
         noise: of the depth.
     """
 
@@ -52,6 +54,7 @@ class StationPlan:
     frames: int = 8
     defect_rate: float = 0.5
     defect_kinds: tuple[DefectKind, ...] = ()
+    depth_units_mm: float = 0.1
     noise: StereoNoise = field(default_factory=StereoNoise)
 
     def __post_init__(self) -> None:
@@ -59,6 +62,8 @@ class StationPlan:
             raise DepthcellError(f"--frames {self.frames}: must be 1 or more")
         if not 0 <= self.defect_rate <= 1:
             raise DepthcellError(f"--defect-rate {self.defect_rate}: must be 0 to 1")
+        if not 0.001 <= self.depth_units_mm <= 10:
+            raise DepthcellError(f"--depth-units-mm {self.depth_units_mm}: must be 0.001 to 10")
         if self.seed < 0:
             raise DepthcellError(f"--seed {self.seed}: must be 0 or more")
 
@@ -98,7 +103,7 @@ def build_station(plan: StationPlan) -> Station:
     Raises:
         DepthcellError: part, camera model, number of cameras or defects cannot be had; the message lists what can.
     """
-    model = stereo_model(plan.camera_model)
+    model = replace(stereo_model(plan.camera_model), units_m=plan.depth_units_mm / 1e3)
     part = load_part(plan.part, plan.mesh_unit)
     T_cell_part = fixture_pose(part)
     low, high = part.mesh.min_m, part.mesh.max_m
@@ -108,7 +113,7 @@ def build_station(plan: StationPlan) -> Station:
     )
     plate_tile = texture_tile(PLATE, plan.generator(Stream.STATION, 1))
     lamp = Lamp(position_m=(-0.22, -0.30, 0.62), intensity=0.75, ambient=0.35)
-    return Station(plan, part, cameras, T_cell_part, lamp, ColorSensor(gain=0.8), ThermalDrift(), plate_tile)
+    return Station(plan, part, cameras, T_cell_part, lamp, ColorSensor(gain=0.7), ThermalDrift(), plate_tile)
 
 
 def fixture_pose(part: Part) -> RigidTransform:
