@@ -63,6 +63,7 @@ class View:
         colored: (H, W) bool, the colour camera saw this point.
         valid: (H, W) bool, measured, not mixed, with a normal, not too oblique, inside the region.
         frames: depth frames that were averaged.
+        color_image: the averaged colour image itself, whether depth was measured there or not; None without colour.
     """
 
     serial: str
@@ -78,6 +79,7 @@ class View:
     colored: NDArray[np.bool_]
     valid: NDArray[np.bool_]
     frames: int
+    color_image: WindowedColor | None = None
 
 
 def build_view(
@@ -130,6 +132,7 @@ def build_view(
         colored=colored,
         valid=valid,
         frames=mean.frames,
+        color_image=color,
     )
 
 
