@@ -1,0 +1,151 @@
+"""A signed distance field on a regular grid: deviations become eight look-ups a point."""
+
+import os
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthcell.acquisition.transform import FloatArray
+from depthcell.files import written_beside
+
+MARGIN_M = 0.010
+"""The grid reaches this far beyond the part on all sides."""
+FINEST_M = 4e-4
+NODES = 2_500_000
+BAND_M = 0.004
+"""Closer to the surface than this every node is computed; farther away it is interpolated between every fourth."""
+STRIDE = 4
+WORTH_KEEPING_S = 1.0
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DistanceField:
+    """Signed distances at the nodes of a grid, trilinear in between.
+
+    Attributes:
+        origin_m: (3,) float64, the first node.
+        spacing_m: edge of a cell.
+        values_m: (X, Y, Z) float32, positive outside.
+    """
+
+    origin_m: NDArray[np.float64]
+    spacing_m: float
+    values_m: NDArray[np.float32]
+
+    def distance(self, points: FloatArray) -> NDArray[np.float64]:
+        """At points (N, 3): (N,) metres. Outside the grid: the value at its border plus the way there."""
+        corners, (fx, fy, fz), beyond_m = self._cells(points)
+        low = _lerp(_lerp(corners[0], corners[1], fz), _lerp(corners[2], corners[3], fz), fy)
+        high = _lerp(_lerp(corners[4], corners[5], fz), _lerp(corners[6], corners[7], fz), fy)
+        return _lerp(low, high, fx) + beyond_m
+
+    def distance_and_gradient(self, points: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """At points (N, 3): distance (N,) in metres and its gradient (N, 3)."""
+        corners, (fx, fy, fz), beyond_m = self._cells(points)
+        edges = [_lerp(corners[i], corners[i + 1], fz) for i in (0, 2, 4, 6)]
+        low, high = _lerp(edges[0], edges[1], fy), _lerp(edges[2], edges[3], fy)
+        along_z = [corners[i + 1] - corners[i] for i in (0, 2, 4, 6)]
+        by_z = _lerp(_lerp(along_z[0], along_z[1], fy), _lerp(along_z[2], along_z[3], fy), fx)
+        by_y = _lerp(edges[1] - edges[0], edges[3] - edges[2], fx)
+        gradient = np.stack((high - low, by_y, by_z), axis=1) / self.spacing_m
+        return _lerp(low, high, fx) + beyond_m, gradient
+
+    def _cells(
+        self, points: FloatArray
+    ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]], NDArray[np.float64]]:
+        """Values at the 8 corners of each point's cell, its position in there, and how far it lies off the grid."""
+        flat = self.values_m.ravel()
+        index = np.zeros(len(points), np.intp)
+        fractions, beyond_m2 = [], np.zeros(len(points))
+        for axis, count in enumerate(self.values_m.shape):
+            position = (points[:, axis] - self.origin_m[axis]) / self.spacing_m
+            clamped = np.clip(position, 0, count - 1.001)
+            beyond_m2 += np.square((position - clamped) * self.spacing_m)
+            cell = clamped.astype(np.intp)
+            fractions.append((clamped - cell).astype(np.float32))
+            index = index * count + cell
+        _, ny, nz = self.values_m.shape
+        corners = [flat.take(index + offset) for offset in (0, 1, nz, nz + 1)]
+        corners += [flat.take(index + ny * nz + offset) for offset in (0, 1, nz, nz + 1)]
+        return corners, fractions, np.sqrt(beyond_m2)
+
+
+def build_field(
+    lower_m: FloatArray, upper_m: FloatArray, exact: Callable[[FloatArray], NDArray[np.float64]]
+) -> DistanceField:
+    """Sample `exact` over a box and its margin.
+
+    A distance field is linear but near edges and the middle between two surfaces, so that far from the surface, where
+    only the rough distance matters, every fourth node does.
+
+    Args:
+        lower_m: lower corner of the part's bounding box.
+        upper_m: its upper corner.
+        exact: gives signed distances (N,) at points (N, 3).
+    """
+    size_m = upper_m - lower_m + 2 * MARGIN_M
+    spacing_m = max(FINEST_M, float(np.prod(size_m) / NODES) ** (1 / 3))
+    blocks = np.ceil(size_m / (spacing_m * STRIDE)).astype(int)
+    origin_m = (lower_m + upper_m - blocks * STRIDE * spacing_m) / 2
+    coarse = exact(_nodes(origin_m, spacing_m * STRIDE, blocks + 1)).reshape(blocks + 1)
+    values = coarse
+    for axis in range(3):
+        values = _densified(values, axis)
+    near = np.flatnonzero(np.abs(values) < BAND_M)
+    index = np.stack(np.unravel_index(near, values.shape), axis=1)
+    values.ravel()[near] = exact(origin_m + index * spacing_m)
+    return DistanceField(origin_m, spacing_m, values.astype(np.float32))
+
+
+def cached_field(
+    identity: str, lower_m: FloatArray, upper_m: FloatArray, exact: Callable[[FloatArray], NDArray[np.float64]]
+) -> DistanceField:
+    """`build_field`, kept in the user's cache folder under `identity` if it took longer than a second."""
+    path = _cache_folder() / f"distance-field-{VERSION}-{identity}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return DistanceField(content["origin_m"], float(content["spacing_m"]), content["values_m"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        pass  # not there, or damaged: built anew
+    start = time.perf_counter()
+    field = build_field(lower_m, upper_m, exact)
+    if time.perf_counter() - start > WORTH_KEEPING_S:
+        _keep(path, field)
+    return field
+
+
+def _keep(path: Path, field: DistanceField) -> None:
+    try:
+        with written_beside(path) as partial, partial.open("wb") as stream:
+            np.savez(stream, origin_m=field.origin_m, spacing_m=field.spacing_m, values_m=field.values_m)
+    except OSError:
+        pass  # a full or read-only disk costs the next run a few seconds, no more
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "depthcell"
+
+
+def _nodes(origin_m: FloatArray, spacing_m: float, counts: NDArray[np.integer]) -> NDArray[np.float64]:
+    axes = [origin + spacing_m * np.arange(count) for origin, count in zip(origin_m, counts, strict=True)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def _densified(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """`STRIDE` - 1 values put between every two along `axis`, linearly."""
+    low, high = np.moveaxis(values, axis, 0)[:-1], np.moveaxis(values, axis, 0)[1:]
+    steps = np.arange(STRIDE) / STRIDE
+    between = low[:, None] + (high - low)[:, None] * steps[:, None, None]
+    joined = np.concatenate((between.reshape(-1, *low.shape[1:]), high[-1:]))
+    return np.ascontiguousarray(np.moveaxis(joined, 0, axis))
+
+
+def _lerp(low: FloatArray, high: FloatArray, share: FloatArray) -> NDArray[np.float64]:
+    return low + (high - low) * share

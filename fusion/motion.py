@@ -1,0 +1,102 @@
+"""Small motions of a part about its own middle: all six in metres at its surface, so that they can be compared."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthcell.acquisition.transform import FloatArray, RigidTransform
+from depthcell.fusion.reference import Reference
+from depthcell.fusion.uncertainty import pose_jacobian
+
+SUSPECT = 0.15
+"""A motion that moves the surface along its normals by less than this share of itself may be free."""
+FREE = 0.075
+"""It is, if moving the reference over itself by `TRIAL_M` lifts it by less than this share: facets and ripples."""
+TRIAL_M = 1e-3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Basis:
+    """Coordinates of small motions, `(length omega, t)`: rotation about `centre_cell`, shift of it, both in metres.
+
+    Attributes:
+        centre_cell: (3,) metres, the middle of the points.
+        length_m: their root mean square distance from it.
+    """
+
+    centre_cell: NDArray[np.float64]
+    length_m: float
+
+    @classmethod
+    def around(cls, points_cell: FloatArray) -> "Basis":
+        """Of points (N, 3)."""
+        centre_cell = points_cell.mean(axis=0, dtype=np.float64)
+        spread_m2 = np.square(points_cell - centre_cell).sum(axis=1).mean()
+        return cls(centre_cell, float(np.sqrt(spread_m2)))
+
+    @property
+    def twist(self) -> NDArray[np.float64]:
+        """(6, 6): makes such a motion one of `RigidTransform.perturbed`, which turns about the cell's origin."""
+        x, y, z = self.centre_cell
+        matrix = np.eye(6)
+        matrix[:3, :3] /= self.length_m
+        # t = t_centre - omega x centre = t_centre + centre x omega
+        matrix[3:, :3] = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]]) / self.length_m
+        return matrix
+
+    def jacobian(self, points_cell: FloatArray, normals_cell: FloatArray) -> FloatArray:
+        """Lift of points (N, 3) along their normals per motion, (N, 6), metres per metre."""
+        jacobian = pose_jacobian(points_cell - self.centre_cell, normals_cell)
+        jacobian[:, :3] /= self.length_m
+        return jacobian
+
+    def between(self, T_new: RigidTransform, T_old: RigidTransform) -> NDArray[np.float64]:
+        """The motion (6,) that leads from one pose to the other, to first order in its rotation."""
+        moved = T_new @ T_old.inverse()
+        shift_m = moved @ self.centre_cell - self.centre_cell
+        return np.concatenate((moved.rotation_vector_rad * self.length_m, shift_m))
+
+    def in_words(self, motion: FloatArray) -> str:
+        """A motion (6,) as a person would name it, in the cell frame."""
+        turn, shift = motion[:3] / self.length_m, motion[3:]
+        if np.linalg.norm(motion[:3]) < 0.3 * np.linalg.norm(motion):
+            return f"shift along {_direction(shift)}"
+        through_mm = (self.centre_cell + np.cross(turn, shift) / (turn @ turn)) * 1e3
+        place = ", ".join(f"{value:.0f}" for value in through_mm)
+        return f"rotation about {_direction(turn)} through ({place}) mm"
+
+
+def free_motions(
+    basis: Basis, jacobian: FloatArray, points_part: FloatArray, T_cell_part: RigidTransform, reference: Reference
+) -> NDArray[np.float64]:
+    """Motions that move the reference within its own surface, (6, K) orthonormal columns; K is 0 for most parts.
+
+    The eigenvectors of the mean of `J J^T` with small eigenvalues are suspects. The facets of a round surface or the
+    ripples of a weld give them some slope, so each is tried for good: the surface points are moved by 1 mm to either
+    side, and the root mean square of their distances from the reference is taken. On the parts of the simulator a free
+    motion lifts by 0.05 or less, one that is held by 0.08 or more.
+
+    Args:
+        basis: of the motions.
+        jacobian: (N, 6) of the points.
+        points_part: (N, 3) points on the reference's surface, in its frame.
+        T_cell_part: pose of the part.
+        reference: the surface.
+    """
+    values, vectors = np.linalg.eigh(np.einsum("ni,nj->ij", jacobian, jacobian) / len(jacobian))
+    suspects = vectors[:, values < SUSPECT**2]
+    points_cell = T_cell_part @ points_part
+    free = []
+    for motion in suspects.T:
+        moved = [T_cell_part.perturbed(basis.twist @ (step * motion)) for step in (TRIAL_M, -TRIAL_M)]
+        lifts_m = np.concatenate([reference.signed_distance(T.inverse() @ points_cell) for T in moved])
+        if np.sqrt(np.mean(np.square(lifts_m))) < FREE * TRIAL_M:
+            free.append(motion)
+    return np.array(free).reshape(-1, 6).T
+
+
+def _direction(vector: FloatArray) -> str:
+    unit = vector / np.linalg.norm(vector)
+    unit = unit * np.sign(unit[np.argmax(np.abs(unit))])
+    return "(" + ", ".join(f"{value + 0.0:.2f}" for value in unit) + ")"
