@@ -108,7 +108,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
     golden: Annotated[int, typer.Option(help="Good parts to learn colour and process variation from.")] = 6,
     jobs: Annotated[int, typer.Option(help="Processes; 0 takes one for each core.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/sim"),
-    force: Annotated[bool, typer.Option("--force", help="Empty the folder first, whatever is in it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other things.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Record parts in a simulated cell, with the truth beside each recording, and the cell and recipe to inspect them.
@@ -134,7 +134,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
     )
     settings = station.RunSettings(parts=parts, golden=golden, jobs=jobs or station.default_jobs())
     station.check_plan(plan)
-    station.clear_run(out, force=force)
+    station.make_room(out, force=force)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("simulate", total=parts + golden)
         truths = station.simulate_station(plan, settings, out, lambda _: progress.advance(task))

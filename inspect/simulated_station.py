@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from depthcell.acquisition.partfolder import GOLDEN_FOLDER, find_parts
 from depthcell.acquisition.simulator.actualpart import possible_kinds
 from depthcell.acquisition.simulator.defects import DefectKind
 from depthcell.acquisition.simulator.partmesh import save_stl
@@ -22,8 +24,10 @@ from depthcell.acquisition.simulator.truth import PartTruth
 from depthcell.calib.cell import Cell, CellCamera, DepthCorrection, DisparityNoise
 from depthcell.errors import DepthcellError
 from depthcell.files import write_text
+from depthcell.inspect.golden import MIN_PARTS, fit_golden
+from depthcell.inspect.recipe import Recipe
 
-RUN_FILE = "simulation.json"
+RUN_FILE, CELL_FILE, RECIPE_FILE, GOLDEN_FILE = "simulation.json", "cell.json", "recipe.toml", "golden.npz"
 CALIBRATED_AT = "2026-01-05T06:00:00Z"
 POSE_U_RAD = float(np.radians(0.01))
 POSE_U_M = 5e-5
@@ -52,6 +56,8 @@ class RunSettings:
         for name, least in (("parts", 1), ("golden", 0), ("jobs", 1)):
             if getattr(self, name) < least:
                 raise DepthcellError(f"--{name} {getattr(self, name)}: must be {least} or more")
+        if 0 < self.golden < MIN_PARTS:
+            raise DepthcellError(f"--golden {self.golden}: must be 0, or {MIN_PARTS} or more to learn from")
 
 
 def simulate_station(
@@ -67,15 +73,25 @@ def simulate_station(
     check_plan(plan)
     station = build_station(plan)
     out.mkdir(parents=True, exist_ok=True)
-    save_stl(out / f"{station.part.name}.stl", station.part.mesh)
-    calibrated_cell(station).save(out / "cell.json")
-    write_text(out / "recipe.toml", recipe_text(station, settings, golden=None))
     write_text(out / RUN_FILE, _effective_configuration(plan, settings))
-    truths: dict[Path, PartTruth] = {}
+    save_stl(out / f"{station.part.name}.stl", station.part.mesh)
+    cell = calibrated_cell(station)
+    cell.save(out / CELL_FILE)
+    write_text(out / RECIPE_FILE, recipe_text(station, settings, golden=None))
     tasks = planned_tasks(plan, settings, out)
+    truths: dict[Path, PartTruth] = {}
+    golden_left = settings.golden
     for task, truth in _finished(plan, tasks, settings.jobs):
         truths[task.folder] = truth
         report(truth)
+        if task.stream is Stream.GOLDEN:
+            golden_left -= 1
+            if not golden_left:
+                # The other processes go on with the line meanwhile.
+                fit_golden(find_parts(out / GOLDEN_FOLDER), Recipe.load(out / RECIPE_FILE), cell).save(
+                    out / GOLDEN_FILE
+                )
+                write_text(out / RECIPE_FILE, recipe_text(station, settings, golden=GOLDEN_FILE))
     return tuple(truths[task.folder] for task in tasks if task.stream is Stream.LINE)
 
 
@@ -86,12 +102,13 @@ def planned_tasks(plan: StationPlan, settings: RunSettings, out: Path) -> tuple[
     others, give or take one.
     """
     golden = [
-        PartTask(Stream.GOLDEN, number, out / "golden" / f"part_{number:04d}")
+        PartTask(Stream.GOLDEN, number, out / GOLDEN_FOLDER / f"part_{number:04d}")
         for number in range(1, settings.golden + 1)
     ]
     defective = round(plan.defect_rate * settings.parts)
     rng = plan.generator(Stream.LINE)
-    kinds = rng.permutation(np.array(plan.defect_kinds or possible_kinds(build_station(plan)), dtype=object))
+    possible = plan.defect_kinds or possible_kinds(build_station(plan))
+    kinds = [possible[number] for number in rng.permutation(len(possible))]
     place = rng.permutation(settings.parts)
     line = [
         PartTask(
@@ -111,7 +128,13 @@ def _finished(plan: StationPlan, tasks: tuple[PartTask, ...], jobs: int) -> Iter
             yield task, simulate_part(plan, task)
         return
     # A fresh interpreter for each worker: the SDK's and open3d's threads do not survive a fork.
-    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
+    # Ctrl-C is the parent's to answer: it lets the parts at work be finished, so that none is left half written.
+    with ProcessPoolExecutor(
+        min(jobs, len(tasks)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    ) as pool:
         futures = {pool.submit(simulate_part, plan, task): task for task in tasks}
         try:
             for future in as_completed(futures):
@@ -121,19 +144,22 @@ def _finished(plan: StationPlan, tasks: tuple[PartTask, ...], jobs: int) -> Iter
             raise
 
 
-def clear_run(out: Path, *, force: bool) -> None:
-    """Make way for a new run in `out`: an earlier run is removed, anything else only with `force`.
+def make_room(out: Path, *, force: bool) -> None:
+    """Take an earlier run out of the folder `out`; what else lies in it, such as results of inspections, stays.
 
     Raises:
-        DepthcellError: `out` is a file, or holds something that no simulation made.
+        DepthcellError: `out` is a file, or holds something and no earlier run, and `force` is not given.
     """
     if out.exists() and not out.is_dir():
         raise DepthcellError(f"--out {out}: is a file; name a folder")
     if not out.exists() or not any(out.iterdir()):
         return
     if not (out / RUN_FILE).is_file() and not force:
-        raise DepthcellError(f"--out {out}: is not empty and no earlier simulation; name another folder or add --force")
-    shutil.rmtree(out)
+        raise DepthcellError(f"--out {out}: is not empty and no earlier run; name another folder or add --force")
+    for folder in (out / GOLDEN_FOLDER, *out.glob("part_[0-9]*")):
+        shutil.rmtree(folder, ignore_errors=True)
+    for name in (RUN_FILE, CELL_FILE, RECIPE_FILE, GOLDEN_FILE):
+        (out / name).unlink(missing_ok=True)
 
 
 def parse_kinds(text: str) -> tuple[DefectKind, ...]:
@@ -153,8 +179,8 @@ def summary(truths: tuple[PartTruth, ...], out: Path) -> dict[str, object]:
     """What a program wants to know about a finished run."""
     return {
         "out": str(out),
-        "recipe": str(out / "recipe.toml"),
-        "cell": str(out / "cell.json"),
+        "recipe": str(out / RECIPE_FILE),
+        "cell": str(out / CELL_FILE),
         "parts": [
             {"part_id": truth.part_id, "good": truth.good, "defects": [defect.kind for defect in truth.defects]}
             for truth in truths
@@ -221,7 +247,7 @@ def recipe_text(station: Station, settings: RunSettings, golden: str | None) -> 
     serials = ", ".join(f'"{camera.serial}"' for camera in station.cameras)
     sections = [
         f'schema_version = 1\nname = "{part.name}"\ntakt_ms = {settings.takt_ms:g}\n',
-        f'[cell]\nfile = "cell.json"\ncameras = [{serials}]\n',
+        f'[cell]\nfile = "{CELL_FILE}"\ncameras = [{serials}]\n',
         f'[reference]\nmesh = "{part.name}.stl"\nmesh_unit = "mm"\n' + (f'golden = "{golden}"\n' if golden else ""),
         f"[pose]\nrotation_deg = {_numbers(np.degrees(pose.rotation_vector_rad))}\n"
         f"translation_mm = {_numbers(pose.translation_m * 1e3)}\nmax_shift_mm = 5.0\nmax_turn_deg = 5.0\n",

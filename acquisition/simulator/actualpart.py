@@ -43,8 +43,8 @@ class ActualPart:
 
     def nominal_points(self, points_cell: NDArray[np.float32]) -> NDArray[np.float32]:
         """Points (..., 3) of the cell in the frame "part", with the part's size variation taken out."""
-        points_part: NDArray[np.float32] = np.asarray(self.T_cell_part.inverse() @ points_cell, dtype=np.float32)
-        return points_part / self.size_scale.astype(np.float32)
+        points_part = self.T_cell_part.inverse() @ points_cell
+        return np.divide(points_part, self.size_scale, dtype=np.float32, casting="same_kind")
 
 
 def draw_part(station: Station, kinds: tuple[DefectKind, ...], rng: np.random.Generator) -> ActualPart:

@@ -93,8 +93,7 @@ def shaded(
 def exposed(linear: FloatArray, sensor: ColorSensor) -> NDArray[np.float32]:
     """What the sensor gives on average: (H, W, 3) float32 in 8-bit counts, blurred by the lens, gamma 1/2.2."""
     blurred = cv2.GaussianBlur(np.asarray(linear, dtype=np.float32), (0, 0), sensor.blur_px)
-    counts: NDArray[np.float32] = 255 * np.clip(sensor.gain * blurred, 0, 1) ** np.float32(1 / GAMMA)
-    return counts
+    return np.asarray(255 * np.clip(sensor.gain * blurred, 0, 1) ** (1 / GAMMA), dtype=np.float32)
 
 
 def color_frame(mean_counts: FloatArray, sensor: ColorSensor, rng: np.random.Generator) -> NDArray[np.uint8]:

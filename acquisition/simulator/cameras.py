@@ -25,6 +25,7 @@ class StereoModel:
         units_m: metres per count of the depth image, the device's default.
         color_focal_px: of the colour camera; None where colour comes from the left imager, on the depth image's grid.
         color_offset_m: position of the colour camera right of the left imager.
+        color_delay_ns: time from the depth image to the colour image, whose shutter is another.
         standoff_m: distance from which a part of the size of a hand is looked at.
     """
 
@@ -34,6 +35,7 @@ class StereoModel:
     units_m: float
     color_focal_px: float | None
     color_offset_m: float
+    color_delay_ns: int
     standoff_m: float
 
     @property
@@ -77,16 +79,16 @@ def stereo_model(name: str) -> StereoModel:
 
     Focal lengths are those of 1280x720 or 848x480, scaled with the image width: both modes see the full field.
     """
-    full_hd_ready = WIDTH_PX / 1280
+    narrowed = WIDTH_PX / 1280
     match name:
         case CameraModel.D405:
-            return StereoModel("Intel RealSense D405", 433.0, 0.018, 1e-4, None, 0.0, 0.14)
+            return StereoModel("Intel RealSense D405", 433.0, 0.018, 1e-4, None, 0.0, 0, 0.14)
         case CameraModel.D415:
-            return StereoModel("Intel RealSense D415", 920.0 * full_hd_ready, 0.055, 1e-3, 613.0, 0.015, 0.33)
+            return StereoModel("Intel RealSense D415", 920.0 * narrowed, 0.055, 1e-3, 613.0, 0.015, 3_200_000, 0.33)
         case CameraModel.D435:
-            return StereoModel("Intel RealSense D435", 430.0, 0.050, 1e-3, 617.0, 0.015, 0.24)
+            return StereoModel("Intel RealSense D435", 430.0, 0.050, 1e-3, 617.0, 0.015, 3_200_000, 0.24)
         case CameraModel.D455:
-            return StereoModel("Intel RealSense D455", 674.0 * full_hd_ready, 0.095, 1e-3, 430.0, -0.059, 0.42)
+            return StereoModel("Intel RealSense D455", 674.0 * narrowed, 0.095, 1e-3, 430.0, -0.059, 900_000, 0.42)
     raise DepthcellError(f"--camera-model {name}: unknown; choose one of {', '.join(CameraModel)}")
 
 

@@ -23,7 +23,8 @@ from depthcell.acquisition.simulator.truth import CameraTruth, DefectTruth, Part
 FRAME_INTERVAL_NS = 33_333_000
 CLOCK_JITTER_US = 20
 TAKT_S = 2.0
-WARM_UP_S = 1800.0
+STARTS_S = {Stream.GOLDEN: 1200.0, Stream.LINE: 1800.0}
+"""Time since the cameras were switched on; they are still warming up a little."""
 CLOUD_STRIDE_PX = 3
 EXPOSURE_US, GAIN_LEVEL = 8500, 16
 BLEMISH_SPECULAR = 0.3
@@ -79,7 +80,7 @@ def simulate_part(plan: StationPlan, task: PartTask) -> PartTruth:
 
 def _record_part(station: Station, task: PartTask, part: ActualPart, folder: Path) -> PartTruth:
     scene = Scene(part.mesh, part.T_cell_part)
-    start_s = WARM_UP_S + TAKT_S * task.number
+    start_s = STARTS_S[task.stream] + TAKT_S * task.number
     temperature_c = station.drift.temperature_c(start_s)
     masks: list[dict[str, str]] = [{} for _ in part.defects]
     clouds, cameras = [], []
@@ -139,7 +140,8 @@ def _frames(shot: _Shot, view: SurfaceView, rng: np.random.Generator) -> list[Wr
         jitter_ns = 1000 * int(rng.integers(-CLOCK_JITTER_US, CLOCK_JITTER_US + 1))
         timestamp_ns = round(shot.start_s * 1e9) + number * FRAME_INTERVAL_NS + jitter_ns
         metadata = {"actual_exposure": EXPOSURE_US, "gain_level": GAIN_LEVEL}
-        frames.append(WrittenFrame(depth_counts, rgb, timestamp_ns, number, metadata))
+        delay_ns = camera.model.color_delay_ns
+        frames.append(WrittenFrame(depth_counts, rgb, timestamp_ns, number, delay_ns, metadata))
     return frames
 
 

@@ -54,6 +54,7 @@ class WrittenFrame:
         depth_counts: (H, W) uint16, 0 where nothing was measured.
         rgb: (H, W, 3) uint8, or None.
         timestamp_ns: hardware clock; the SDK keeps microseconds.
+        color_delay_ns: time from the depth image to the colour image.
         number: the camera's frame counter.
         metadata: by SDK name, e.g. {"gain_level": 16}.
     """
@@ -62,6 +63,7 @@ class WrittenFrame:
     rgb: NDArray[np.uint8] | None
     timestamp_ns: int
     number: int
+    color_delay_ns: int = 0
     metadata: Mapping[str, float] = field(default_factory=lambda: _NO_MAPPING)
 
 
@@ -117,16 +119,17 @@ def _record(path: Path, device: WrittenDevice, frames: Sequence[WrittenFrame]) -
 
 
 def _play(rs: Any, frame: WrittenFrame, device: WrittenDevice, sensors: list[Any], profiles: list[Any]) -> None:
-    for sensor, profile, pixels in zip(sensors, profiles, (frame.depth_counts, frame.rgb), strict=False):
+    images = [(frame.depth_counts, frame.timestamp_ns), (frame.rgb, frame.timestamp_ns + frame.color_delay_ns)]
+    for sensor, profile, (pixels, timestamp_ns) in zip(sensors, profiles, images, strict=False):
         if pixels is None:
             raise DepthcellError(f"recording of {device.serial}: frame {frame.number} has no colour image; add it")
-        for name, value in {**frame.metadata, "frame_timestamp": frame.timestamp_ns // 1000}.items():
+        for name, value in {**frame.metadata, "frame_timestamp": timestamp_ns // 1000}.items():
             sensor.set_metadata(getattr(rs.frame_metadata_value, name), int(value))
         image = rs.software_video_frame()
         image.pixels = np.ascontiguousarray(pixels)
         image.bpp = pixels.itemsize * (pixels.shape[2] if pixels.ndim == 3 else 1)
         image.stride = image.bpp * pixels.shape[1]
-        image.timestamp = frame.timestamp_ns / 1e6
+        image.timestamp = timestamp_ns / 1e6
         image.domain = rs.timestamp_domain.hardware_clock
         image.frame_number = frame.number
         image.profile = profile.as_video_stream_profile()

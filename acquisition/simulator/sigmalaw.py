@@ -1,6 +1,6 @@
 """The simulator checks itself: the noise of a simulated wall against the law sigma_z = z² s / (f B).
 
-    .venv/bin/python -m depthcell.acquisition.simulator.sigmalaw docs/pictures/simulator_sigma.png
+.venv/bin/python -m depthcell.acquisition.simulator.sigmalaw docs/pictures/simulator_sigma.png
 """
 
 import sys

@@ -41,8 +41,8 @@ class StationPlan:
         frames: of each camera for each part.
         defect_rate: share of defective parts.
         defect_kinds: to choose from; empty means all that the part can have.
-        depth_units_mm: what one count of depth is set to. The D415, D435 and D455 come with 1 mm, which would round away
-            what an inspection looks for.
+        depth_units_mm: what one count of depth is set to. The D415, D435 and D455 come with 1 mm, which would round
+            away what an inspection looks for.
         noise: of the depth.
     """
 
@@ -123,4 +123,4 @@ def fixture_pose(part: Part) -> RigidTransform:
     low, high = part.mesh.min_m, part.mesh.max_m
     foot = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])
     lift = np.array([0.0, 0.0, REST_HEIGHT_M])
-    return RigidTransform("cell", "part", rotation.rotation, lift - rotation.rotate(foot))
+    return RigidTransform("cell", "part", rotation.rotation, lift - rotation.rotation @ foot)

@@ -96,7 +96,7 @@ def correlated_noise(shape: tuple[int, int], correlation_px: float, rng: np.rand
     kernel = (kernel / np.sqrt((kernel**2).sum())).astype(np.float32)
     white = rng.standard_normal((shape[0] + 2 * reach, shape[1] + 2 * reach), dtype=np.float32)
     smooth = cv2.sepFilter2D(white, cv2.CV_32F, kernel, kernel)
-    return np.ascontiguousarray(smooth[reach:-reach, reach:-reach])
+    return np.ascontiguousarray(smooth[reach:-reach, reach:-reach], dtype=np.float32)
 
 
 def matched(
