@@ -1,0 +1,133 @@
+"""The streams of one device, open: the SDK's threads fill one queue, from which images of one instant are taken."""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from depthcell.acquisition.camerasettings import CameraSettings
+from depthcell.acquisition.deviceoptions import SdkDevice, SdkProfile, SdkSensor, choose_streams
+from depthcell.acquisition.recordedframe import StreamKind
+from depthcell.acquisition.sdk import realsense
+from depthcell.acquisition.sdkframe import SdkFrame, timestamp_ns
+
+QUEUE_FRAMES = 64
+"""Half a second of two streams at 60 frames a second; beyond, the SDK drops the oldest, which `dropped` counts."""
+PATIENCE = 3
+"""Images of one stream that wait for the other: colour takes longer over USB, by less than this."""
+
+
+@dataclass(slots=True)
+class FrameTally:
+    """Frames of one stream, counted by the camera's own frame numbers.
+
+    Attributes:
+        received: frames that came.
+        dropped: numbers that were left out between them.
+    """
+
+    received: int = 0
+    dropped: int = 0
+    _latest: int | None = None
+
+    def count(self, number: int) -> None:
+        """Take the next frame's number into account; a number that falls back is a camera that began anew."""
+        if self._latest is not None and number > self._latest + 1:
+            self.dropped += number - self._latest - 1
+        self.received += 1
+        self._latest = number
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """The SDK's frames of one instant; at least one is there."""
+
+    depth: SdkFrame | None
+    color: SdkFrame | None
+
+
+class SensorStreams:
+    """Open streams of a device, closed on leaving the context.
+
+    Depth and colour that lie within half a frame interval make one instant; what finds no partner comes alone.
+    """
+
+    def __init__(self, device: SdkDevice, settings: CameraSettings) -> None:
+        self._device = device
+        self._settings = settings
+        self._sensors: list[SdkSensor] = []
+        self._queue = realsense().frame_queue(QUEUE_FRAMES, keep_frames=True)
+        self._waiting: dict[StreamKind, deque[SdkFrame]] = {kind: deque() for kind in settings.streams}
+        self._tolerance_ns = 500_000_000 // max(stream.fps for stream in settings.streams.values())
+        self.tallies = {kind: FrameTally() for kind in settings.streams}
+
+    def __enter__(self) -> Self:
+        try:
+            for sensor, profiles in self._profiles_by_sensor():
+                sensor.open(profiles)
+                self._sensors.append(sensor)
+            for sensor in self._sensors:
+                sensor.start(self._queue)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop and close what was opened, and let go of the device; an unplugged one is let go without complaint."""
+        for sensor in self._sensors:
+            for step in (sensor.stop, sensor.close):
+                _do_if_possible(step)
+        self._sensors.clear()
+        self._waiting = {kind: deque() for kind in self._waiting}
+        self._queue = None
+        self._device = None
+
+    def take(self, timeout_s: float) -> Instant | None:
+        """The next instant in the order of time, or None where none came in time."""
+        deadline_s = time.monotonic() + timeout_s
+        while (instant := self._next_instant()) is None:
+            left_ms = round((deadline_s - time.monotonic()) * 1e3)
+            came, frame = self._queue.try_wait_for_frame(max(left_ms, 0))
+            if not came:
+                return None
+            kind = StreamKind.named(frame.get_profile().stream_type().name)
+            if kind in self._waiting:
+                self.tallies[kind].count(frame.get_frame_number())
+                self._waiting[kind].append(frame)
+        return instant
+
+    def _profiles_by_sensor(self) -> list[tuple[SdkSensor, list[SdkProfile]]]:
+        chosen = choose_streams(self._device, self._settings)
+        name = realsense().camera_info.name
+        grouped: dict[str, tuple[SdkSensor, list[SdkProfile]]] = {}
+        for sensor, profile in chosen.values():
+            grouped.setdefault(sensor.get_info(name), (sensor, []))[1].append(profile)
+        return list(grouped.values())
+
+    def _next_instant(self) -> Instant | None:
+        times_ns = {kind: timestamp_ns(queue[0]) for kind, queue in self._waiting.items() if queue}
+        if not times_ns:
+            return None
+        if len(times_ns) < len(self._waiting):
+            (kind,) = times_ns
+            return self._pop({kind}) if len(self._waiting[kind]) > PATIENCE else None
+        first = min(times_ns, key=lambda kind: times_ns[kind])
+        together = {kind for kind, each_ns in times_ns.items() if each_ns - times_ns[first] <= self._tolerance_ns}
+        return self._pop(together)
+
+    def _pop(self, kinds: set[StreamKind]) -> Instant:
+        frames = {kind: self._waiting[kind].popleft() for kind in kinds}
+        return Instant(frames.get(StreamKind.DEPTH), frames.get(StreamKind.COLOR))
+
+
+def _do_if_possible(step: SdkSensor) -> None:
+    try:
+        step()
+    except RuntimeError:
+        # The SDK says so of a device that is gone, or that had not been started.
+        return
