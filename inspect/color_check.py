@@ -1,139 +1,138 @@
-"""The colour of each patch as each camera sees it: its mean, and thin bright or dark lines that a mean would hide.
-
-Each view is compared with the same view of good parts, never with another camera's: a highlight that all good parts
-show at one place is then no finding. Colours are brought to the light of the good parts by one factor per channel
-before they become L*a*b* (D65, 2°).
-"""
+"""Is this patch's colour that of a good part? Statistics per camera and patch, and how far a part lies from them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depthcell.acquisition.transform import FloatArray, RigidTransform
-from depthcell.fusion.view import View
-from depthcell.inspect.surface import Surface
+from depthcell.acquisition.transform import FloatArray
+from depthcell.inspect.deviation import DeviationScales
+from depthcell.inspect.pooling import PRIOR_PARTS, mean_of_parts, neighbourhood_mean, steadied_variance
+from depthcell.inspect.view_color import ViewColor, gain_to, lab_of
 
-LINE_LENGTH_M = 0.005
-"""Length over which brightness is averaged along a line: several times the width of a scratch."""
-LINE_DIRECTIONS = 8
-WIDE_PX = 4.0
-"""Width of the blur that a line is told from."""
-DEPTH_MARGIN_M = 0.005
-"""A pixel whose depth differs by more from the patch's shows something else."""
+LAB_FLOOR = (0.6, 0.4, 0.4)
+"""Standard deviation of L*, a*, b* that is granted everywhere: sensor noise and rounding to 8 bits."""
+
+LINE_FLOOR_COUNTS = 0.7
+"""The same for lines, in counts."""
+
+REGISTRATION = 0.35
+"""Share of the colour difference between neighbouring patches that a slip of the alignment may mix in."""
+
+SHOWN = 0.8
+"""Share of good parts that must show a patch to a camera for it to be known."""
+
+GAIN_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ViewColor:
-    """What one camera's colour says about the K patches.
+class ViewStatistics:
+    """What good parts look like to one camera: K patches, neighbourhoods of S radii.
 
     Attributes:
-        rgb: (K, 3) float32, mean 8-bit counts about the patch; NaN where this camera does not see it.
-        bright_line: (K,) float32, counts by which a line through the patch is brighter than its surroundings.
-        dark_line: (K,) float32, the same, darker.
+        rgb: (K, 3) float32, mean counts in common light; NaN where too few good parts show the patch.
+        precision: (S, K, 3, 3) float32, inverse covariance of the mean L*a*b* difference over a neighbourhood.
+        lines: (K, 2) float32, mean strength of bright and dark lines, counts.
+        lines_sigma: (K, 2) float32, its standard deviation between good parts.
+        lab_factor: (S, K) float32 by which scores of good parts come out too large about a patch; 1 where the model
+            holds.
+        lines_factor: (K, 2) float32, the same for lines.
     """
 
     rgb: NDArray[np.float32]
-    bright_line: NDArray[np.float32]
-    dark_line: NDArray[np.float32]
+    precision: NDArray[np.float32]
+    lines: NDArray[np.float32]
+    lines_sigma: NDArray[np.float32]
+    lab_factor: NDArray[np.float32]
+    lines_factor: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ColorScore:
+    """How far one view is from good parts, in standard deviations; NaN where it was not compared.
+
+    Attributes:
+        lab: (S, K) float32, of the mean colour over neighbourhoods of S radii.
+        lines: (K, 2) float32, of bright and of dark lines; negative where weaker than on good parts.
+        difference_lab: (K, 3) float32, L*a*b* less that of good parts, patch by patch.
+    """
+
+    lab: NDArray[np.float32]
+    lines: NDArray[np.float32]
+    difference_lab: NDArray[np.float32]
 
     @property
-    def seen(self) -> NDArray[np.bool_]:
-        """(K,) patches this camera gave a colour."""
-        return np.isfinite(self.rgb[:, 0])
+    def largest(self) -> NDArray[np.float32]:
+        """(K,) the largest score of each patch; NaN where none is known."""
+        largest: NDArray[np.float32] = np.fmax.reduce([*self.lab, *self.lines.T])
+        return largest
 
 
-def sample_view(view: View, T_depth_part: RigidTransform, surface: Surface, visible: NDArray[np.bool_]) -> ViewColor:
-    """Look every visible patch up in one camera's image.
-
-    Args:
-        view: one camera's share of the fused part.
-        T_depth_part: pose of the part in the frame of its depth image.
-        surface: the patches.
-        visible: (K,) patches that this camera can see.
-    """
-    chosen = np.flatnonzero(visible)
-    points_cam = T_depth_part @ surface.points_part[chosen]
-    pixels = view.intrinsics.project(points_cam).astype(np.float32)
-    depth_m = _sampled(np.where(view.colored, view.depth_m, np.nan), pixels, cv2.INTER_NEAREST)
-    with np.errstate(invalid="ignore"):
-        shows_it = np.abs(depth_m - points_cam[:, 2]) < DEPTH_MARGIN_M
-    patch_px = surface.spacing_m * view.intrinsics.fx_px / float(np.median(points_cam[:, 2]))
-    smooth = _masked_blur(view.colors.astype(np.float32), view.colored, 0.35 * patch_px)
-    bright, dark = _lines(view.colors, view.colored, LINE_LENGTH_M / surface.spacing_m * patch_px)
-    rgb = np.full((len(surface), 3), np.nan, np.float32)
-    lines = np.full((len(surface), 2), np.nan, np.float32)
-    rgb[chosen[shows_it]] = _sampled(smooth, pixels[shows_it], cv2.INTER_LINEAR)
-    lines[chosen[shows_it]] = _sampled(np.dstack((bright, dark)), pixels[shows_it], cv2.INTER_LINEAR)
-    return ViewColor(rgb, lines[:, 0], lines[:, 1])
-
-
-def lab_of(rgb: FloatArray) -> NDArray[np.float32]:
-    """CIE L*a*b* (D65, 2°) of 8-bit sRGB counts (..., 3), which may be fractions and exceed 255; NaN stays NaN."""
-    folded = np.ascontiguousarray(rgb, dtype=np.float32).reshape(-1, 1, 3) / np.float32(255)
-    lab = cv2.cvtColor(np.clip(np.nan_to_num(folded), 0.0, 1.0), cv2.COLOR_RGB2Lab).reshape(rgb.shape)
-    lab[~np.isfinite(rgb).all(axis=-1)] = np.nan
-    return np.asarray(lab, dtype=np.float32)
-
-
-def gain_to(target_rgb: FloatArray, rgb: FloatArray) -> NDArray[np.float32]:
-    """Factor per channel (3,) that brings a view's light to the target's: the median ratio over the patches of both.
-
-    A median, because a stain must not shift the light by which it is judged.
-    """
-    both = np.isfinite(target_rgb[:, 0]) & np.isfinite(rgb[:, 0]) & (rgb.min(axis=1) >= 1.0)
-    if not both.any():
-        return np.ones(3, np.float32)
-    return np.median(target_rgb[both] / rgb[both], axis=0).astype(np.float32)
-
-
-def _lines(
-    colors: NDArray[np.uint8], colored: NDArray[np.bool_], length_px: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Strongest bright and dark line through each pixel, (H, W) counts each, over all directions."""
-    gray = cv2.cvtColor(colors, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    detail = np.where(colored, gray - _masked_blur(gray, colored, WIDE_PX), 0.0).astype(np.float32)
-    responses = [cv2.filter2D(detail, -1, kernel) for kernel in _line_kernels(length_px)]
-    around = np.ones((3, 3), np.uint8)
-    bright = cv2.dilate(np.maximum.reduce(responses), around)
-    dark = cv2.dilate(-np.minimum.reduce(responses), around)
-    return np.asarray(bright, dtype=np.float32), np.asarray(dark, dtype=np.float32)
-
-
-def _line_kernels(length_px: float) -> list[NDArray[np.float32]]:
-    """Averages along a line of this length, one to two pixels wide, in evenly spread directions."""
-    half = max(2, round(length_px / 2))
-    column, row = np.meshgrid(np.arange(-half, half + 1), np.arange(-half, half + 1))
-    kernels = []
-    for number in range(LINE_DIRECTIONS):
-        angle = math.pi * number / LINE_DIRECTIONS
-        along = column * math.cos(angle) + row * math.sin(angle)
-        across = row * math.cos(angle) - column * math.sin(angle)
-        weight = np.exp(-0.5 * (across / 0.7) ** 2) * (np.abs(along) <= half)
-        kernels.append((weight / weight.sum()).astype(np.float32))
-    return kernels
-
-
-def _masked_blur(image: NDArray[np.float32], mask: NDArray[np.bool_], sigma_px: float) -> NDArray[np.float32]:
-    """Gaussian mean over the masked pixels alone; 0 where none is near."""
-    weight = mask.astype(np.float32)
-    shape = (..., None) if image.ndim == 3 else ...
-    total = cv2.GaussianBlur(weight, (0, 0), sigma_px)
-    blurred = cv2.GaussianBlur(image * weight[shape], (0, 0), sigma_px)
-    return np.asarray(blurred / np.maximum(total, 1e-6)[shape], dtype=np.float32)
-
-
-def _sampled(image: FloatArray, pixels: NDArray[np.float32], how: int) -> NDArray[np.float32]:
-    """Values of `image` at (N, 2) pixels given as (column, row); folded, as OpenCV's maps are short in one direction."""
-    side = 4096
-    rows = max(1, math.ceil(len(pixels) / side))
-    maps = np.full((rows * side, 2), -1.0, np.float32)
-    maps[: len(pixels)] = pixels
-    folded = maps.reshape(rows, side, 2)
-    image = image.astype(np.float32, copy=False)
-    samples = cv2.remap(
-        image, folded[..., 0], folded[..., 1], how, borderMode=cv2.BORDER_CONSTANT, borderValue=(np.nan,) * 4
+def fit_view(views: Sequence[ViewColor], scales: DeviationScales) -> ViewStatistics:
+    """Statistics of one camera's view of good parts; factors are 1 until they are calibrated."""
+    at_least = max(2, math.ceil(SHOWN * len(views)))
+    mean_rgb, gains = _common_light(views, at_least)
+    mean_lab = lab_of(mean_rgb)
+    residual = np.stack([lab_of(view.rgb * gain) - mean_lab for view, gain in zip(views, gains, strict=True)])
+    wide = scales.neighbours[-1]
+    floor = np.diag(np.square(LAB_FLOOR)) + _slip_covariance(mean_lab, scales.neighbours[0])
+    precision = [
+        np.linalg.inv(_covariance(np.stack([neighbourhood_mean(near, one) for one in residual]), wide) + floor)
+        for near in scales.neighbours
+    ]
+    lines = np.stack([view.lines * gain.mean() for view, gain in zip(views, gains, strict=True)])
+    lines_variance = np.nan_to_num(steadied_variance(lines, wide)) + LINE_FLOOR_COUNTS**2
+    return ViewStatistics(
+        mean_rgb.astype(np.float32),
+        np.stack(precision).astype(np.float32),
+        mean_of_parts(lines, at_least).astype(np.float32),
+        np.sqrt(lines_variance).astype(np.float32),
+        np.ones((len(precision), len(mean_rgb)), np.float32),
+        np.ones(lines.shape[1:], np.float32),
     )
-    return np.asarray(samples, dtype=np.float32).reshape(rows * side, *image.shape[2:])[: len(pixels)]
+
+
+def score_view(view: ViewColor, statistics: ViewStatistics, scales: DeviationScales) -> ColorScore:
+    """Compare one view of a part with the same view of good parts."""
+    gain = gain_to(statistics.rgb, view.rgb)
+    difference = lab_of(view.rgb * gain) - lab_of(statistics.rgb)
+    distances = []
+    for near, precision, factor in zip(scales.neighbours, statistics.precision, statistics.lab_factor, strict=True):
+        mean = neighbourhood_mean(near, difference)
+        mean[~np.isfinite(difference[:, 0])] = np.nan
+        distances.append(np.sqrt(np.einsum("ki,kij,kj->k", mean, precision, mean)) / factor)
+    lines = (view.lines * gain.mean() - statistics.lines) / (statistics.lines_sigma * statistics.lines_factor)
+    return ColorScore(np.stack(distances).astype(np.float32), lines.astype(np.float32), difference.astype(np.float32))
+
+
+def _common_light(views: Sequence[ViewColor], at_least: int) -> tuple[NDArray[np.float64], list[NDArray[np.float32]]]:
+    """Mean counts of all parts in one light, and the gain per channel that brings each part to it."""
+    gains = [gain_to(views[0].rgb, view.rgb) for view in views]
+    for _ in range(GAIN_ROUNDS):
+        mean = mean_of_parts(np.stack([view.rgb * gain for view, gain in zip(views, gains, strict=True)]), at_least)
+        gains = [gain_to(mean, view.rgb) for view in views]
+    return mean, gains
+
+
+def _slip_covariance(mean_lab: FloatArray, near: Any) -> NDArray[np.float64]:
+    """(K, 3, 3): what a slip of a fraction of a patch changes, from the differences between neighbours."""
+    around = neighbourhood_mean(near, mean_lab)
+    products = neighbourhood_mean(near, mean_lab[:, :, None] * mean_lab[:, None, :])
+    return REGISTRATION**2 * np.nan_to_num(products - around[:, :, None] * around[:, None, :])
+
+
+def _covariance(residual: FloatArray, wide: Any) -> NDArray[np.float64]:
+    """(K, 3, 3) between parts, of residuals (n, K, 3): the neighbourhood's, enlarged where a patch's own is larger."""
+    known = np.isfinite(residual[..., 0])
+    freedom = np.maximum(known.sum(axis=0) - 1.0, 0.0)
+    clean = np.where(known[..., None], residual, 0.0)
+    products = np.einsum("nki,nkj->kij", clean, clean)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pooled = (wide @ products.reshape(-1, 9)).reshape(-1, 3, 3) / (wide @ freedom)[:, None, None]
+        own, common = np.trace(products, axis1=1, axis2=2), np.trace(pooled, axis1=1, axis2=2)
+        larger = (PRIOR_PARTS + own / common) / (PRIOR_PARTS + freedom)
+    covariance: NDArray[np.float64] = np.nan_to_num(pooled) * np.fmax(larger, 1.0)[:, None, None]
+    return covariance

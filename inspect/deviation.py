@@ -19,13 +19,22 @@ from depthcell.acquisition.transform import FloatArray
 from depthcell.fusion.align import Alignment
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.reference import Reference
+from depthcell.fusion.uncertainty import pose_variance_m2
+from depthcell.inspect.sight import EDGE_WIDTH
 from depthcell.inspect.surface import Surface
 
 SCALES = (1.1, 2.0, 4.0)
 """Radii of the neighbourhoods that are averaged, in patch spacings."""
 
+MIN_COVERED = 0.5
+"""Share of a neighbourhood's patches that must hold points."""
+
 OPPOSED = -0.3
 """Cosine between a point's normal and the reference's nearest face below which the point belongs to another face."""
+
+
+FACING = 0.5
+"""Cosine between a point's normal and its face below which the point does not look like the face."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,26 +52,26 @@ class PointDeviation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScaleDeviation:
-    """Mean deviation over neighbourhoods of one radius. Arrays are (K,), one value per patch; NaN where no point lies.
+    """Mean deviation over neighbourhoods of one radius. Arrays are (K,), one value per patch.
+
+    NaN where less than half of the neighbourhood holds points: there the mean would speak of another place.
 
     Attributes:
         radius_m: of the neighbourhood.
         mean_m: weighted mean of the deviation.
-        random_u_m: its standard uncertainty from noise.
-        systematic_u_m: from calibration.
-        pose_u_m: from the alignment.
+        random_u_m: its standard uncertainty from noise, that of the alignment included.
+        systematic_u_m: from calibration, by way of the points and of the alignment: the same for every part.
     """
 
     radius_m: float
     mean_m: NDArray[np.float64]
     random_u_m: NDArray[np.float64]
     systematic_u_m: NDArray[np.float64]
-    pose_u_m: NDArray[np.float64]
 
     @property
     def u_m(self) -> NDArray[np.float64]:
         """(K,) combined standard uncertainty against the reference (GUM 5.1.2)."""
-        return np.sqrt(self.random_u_m**2 + self.systematic_u_m**2 + self.pose_u_m**2)
+        return np.hypot(self.random_u_m, self.systematic_u_m)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,19 +94,27 @@ def compare(cloud: PartCloud, alignment: Alignment, reference: Reference, surfac
 
     The nearest face is the right one unless the part is thin and bent: then the nearest may be the opposite face, which
     the point's own normal gives away; such points are compared with the nearest face that looks their way.
+
+    A point near a face that it does not look like (the top's rim, say, spread out beside the wall below it) was put
+    there by the matching window, which widens near surfaces. Within the window's width it says nothing about that face,
+    and belongs to no patch.
     """
     T_part_cell = alignment.T_cell_part.inverse()
     points_part = T_part_cell @ cloud.points_cell
     normals_part = T_part_cell.rotate(cloud.normals_cell.astype(np.float64))
     deviation_m, outward = reference.signed_distance_and_gradient(points_part)
     patch = surface.nearest(points_part - deviation_m[:, None] * outward)
-    opposed = np.flatnonzero(np.einsum("ij,ij->i", outward, normals_part) < OPPOSED)
+    facing = np.einsum("ij,ij->i", outward, normals_part)
+    opposed = np.flatnonzero(facing < OPPOSED)
     if len(opposed):
         other = surface.nearest_facing(points_part[opposed], normals_part[opposed])
         found, other = opposed[other >= 0], other[other >= 0]
         patch[found] = other
         offset = points_part[found] - surface.points_part[other]
         deviation_m[found] = np.einsum("ij,ij->i", offset, surface.normals_part[other])
+        facing[found] = 1.0
+    spread = (facing < FACING) & (np.abs(deviation_m) < EDGE_WIDTH * cloud.correlation_m)
+    patch[spread] = -1
     return PointDeviation(patch, deviation_m)
 
 
@@ -119,14 +136,20 @@ class DeviationScales:
         self.radii_m = tuple(sorted({smallest_m, *(r for r in fixed if not 0.8 < r / smallest_m < 1.25)}))
         self.smallest = self.radii_m.index(smallest_m)
         self.neighbours = tuple(surface.neighbours(radius_m) for radius_m in self.radii_m)
+        self._sizes = tuple(np.diff(near.indptr) for near in self.neighbours)
 
     def map(self, cloud: PartCloud, points: PointDeviation, alignment: Alignment) -> DeviationMap:
         """Average the deviations of the points over each patch's neighbourhoods."""
         sums = _patch_sums(cloud, points, len(self.surface))
-        pose_u_m = pose_uncertainty_m(self.surface, alignment)
+        points_cell = alignment.T_cell_part @ self.surface.points_part
+        normals_cell = alignment.T_cell_part.rotate(self.surface.normals_part)
+        pose_u_m = [
+            np.sqrt(pose_variance_m2(points_cell, normals_cell, covariance))
+            for covariance in (alignment.random_covariance, alignment.systematic_covariance)
+        ]
         scales = tuple(
-            _scale(radius_m, near @ sums, pose_u_m)
-            for radius_m, near in zip(self.radii_m, self.neighbours, strict=True)
+            _scale(radius_m, near @ sums, sizes, *pose_u_m)
+            for radius_m, near, sizes in zip(self.radii_m, self.neighbours, self._sizes, strict=True)
         )
         return DeviationMap(points, sums[:, 0], scales)
 
@@ -147,17 +170,24 @@ def _patch_sums(cloud: PartCloud, points: PointDeviation, patches: int) -> NDArr
     return np.column_stack((*sums, sums[0] > 0))
 
 
-def _scale(radius_m: float, sums: NDArray[np.float64], pose_u_m: NDArray[np.float64]) -> ScaleDeviation:
+def _scale(
+    radius_m: float,
+    sums: NDArray[np.float64],
+    sizes: NDArray[np.intp],
+    random_pose_u_m: NDArray[np.float64],
+    systematic_pose_u_m: NDArray[np.float64],
+) -> ScaleDeviation:
     with np.errstate(divide="ignore", invalid="ignore"):
         count, weight, deviation, systematic, correlation, covered = sums.T
-        # Noise falls off as exp(-(d/l)²); over a disc of radius r two random points correlate by l² / (l² + r²) on
-        # average (both taken as normal distributions of the disc's second moment).
         alike = mean_correlation(correlation / count, radius_m)
-        random_u_m = np.sqrt((1.0 + (count - 1.0) * alike) / weight)
-        unseen = covered == 0
-        mean_m = np.where(unseen, np.nan, deviation / weight)
-        systematic_u_m = np.where(unseen, np.nan, systematic / weight)
-        return ScaleDeviation(radius_m, mean_m, random_u_m, systematic_u_m, np.where(unseen, np.nan, pose_u_m))
+        noise_u_m = np.sqrt((1.0 + (count - 1.0) * alike) / weight)
+        seen = covered >= MIN_COVERED * sizes
+        columns = (
+            deviation / weight,
+            np.hypot(noise_u_m, random_pose_u_m),
+            np.hypot(systematic / weight, systematic_pose_u_m),
+        )
+    return ScaleDeviation(radius_m, *(np.where(seen, column, np.nan) for column in columns))
 
 
 def mean_correlation(correlation_m: FloatArray, radius_m: float) -> FloatArray:
@@ -168,15 +198,3 @@ def mean_correlation(correlation_m: FloatArray, radius_m: float) -> FloatArray:
     """
     square: FloatArray = correlation_m**2
     return square / (square + radius_m**2)
-
-
-def pose_uncertainty_m(surface: Surface, alignment: Alignment) -> NDArray[np.float64]:
-    """Standard uncertainty (K,) of the deviation at each patch from the alignment's covariance.
-
-    A small motion xi of the part in the cell frame shifts the surface by n · (omega x p + t) along its normal.
-    """
-    points_cell = alignment.T_cell_part @ surface.points_part
-    normals_cell = alignment.T_cell_part.rotate(surface.normals_part)
-    jacobian = np.hstack((np.cross(points_cell, normals_cell), normals_cell))
-    variance = np.einsum("ki,ij,kj->k", jacobian, alignment.covariance, jacobian)
-    return np.sqrt(np.maximum(variance, 0.0))

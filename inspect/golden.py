@@ -1,19 +1,67 @@
 """What good parts look like, patch by patch: the statistics that tell a defect from ordinary variation."""
 
-from collections.abc import Sequence
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from depthcell.acquisition.partfolder import PartFolder
 from depthcell.calib.cell import Cell
+from depthcell.errors import DepthcellError, Reason
+from depthcell.files import written_beside
+from depthcell.inspect.color_check import ViewStatistics, fit_view, score_view
+from depthcell.inspect.deviation import DeviationMap, DeviationScales
+from depthcell.inspect.observation import Observation, Observer
+from depthcell.inspect.pooling import neighbourhood_max
 from depthcell.inspect.recipe import Recipe
+from depthcell.inspect.shape_check import ShapeStatistics, fit_shape, score_shape
+from depthcell.inspect.view_color import ViewColor
+
+T = TypeVar("T")
+SCHEMA_VERSION = 1
+MIN_PARTS = 4
+USUAL = 3.0
+"""Score that the most extreme good part reaches somewhere about a patch when the model holds."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Golden:
-    """Statistics of good parts."""
+    """Statistics of good parts.
+
+    Attributes:
+        surface: identity of the patches they belong to, see `Surface.identity`.
+        calibrated_at: of the cell that saw them; another calibration sees other deviations.
+        part_ids: which parts.
+        shape: of their deviations from the reference.
+        colors: serial number -> of the colours that this camera saw; empty without colour.
+    """
+
+    surface: str
+    calibrated_at: str
+    part_ids: tuple[str, ...]
+    shape: ShapeStatistics
+    colors: Mapping[str, ViewStatistics]
 
     def save(self, path: Path) -> None:
         """Write the statistics as one npz, whole or not at all."""
-        raise NotImplementedError
+        about = {
+            "schema_version": SCHEMA_VERSION,
+            "surface": self.surface,
+            "calibrated_at": self.calibrated_at,
+            "part_ids": self.part_ids,
+            "serials": list(self.colors),
+        }
+        arrays = {"about": np.array(json.dumps(about, sort_keys=True))} | _columns("shape", self.shape)
+        for serial, statistics in self.colors.items():
+            arrays |= _columns(f"color/{serial}", statistics)
+        with written_beside(path) as partial:
+            np.savez_compressed(partial, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "Golden":
@@ -22,18 +70,119 @@ class Golden:
         Raises:
             DepthcellError: the file is missing or damaged, or of another schema.
         """
-        raise NotImplementedError
+        advice = "fit it again from recordings of good parts"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                about = json.loads(str(arrays["about"]))
+                if about["schema_version"] != SCHEMA_VERSION:
+                    version = about["schema_version"]
+                    raise DepthcellError(f"golden {path}: schema {version}, need {SCHEMA_VERSION}; {advice}")
+                shape = ShapeStatistics(**_read("shape", ShapeStatistics, arrays))
+                colors = {
+                    serial: ViewStatistics(**_read(f"color/{serial}", ViewStatistics, arrays))
+                    for serial in about["serials"]
+                }
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise DepthcellError(f"golden {path}: missing or damaged ({error}); {advice}", Reason.BAD_INPUT) from error
+        return cls(about["surface"], about["calibrated_at"], tuple(about["part_ids"]), shape, MappingProxyType(colors))
+
+    def check_fits(self, observer: Observer) -> None:
+        """Refuse statistics of another mesh, region or calibration.
+
+        Raises:
+            DepthcellError: they do not belong to this recipe and cell; the message says what differs.
+        """
+        what = ""
+        if self.surface != observer.surface.identity:
+            what = "was fitted with another mesh or region"
+        elif self.calibrated_at != observer.cell.calibrated_at:
+            what = f"was seen by the cell as calibrated at {self.calibrated_at}, not {observer.cell.calibrated_at}"
+        if what:
+            raise DepthcellError(
+                f"recipe '{observer.recipe.name}': reference.golden {what}; fit it again", Reason.RECIPE_INVALID
+            )
 
 
 def fit_golden(parts: Sequence[PartFolder], recipe: Recipe, cell: Cell) -> Golden:
     """Learn what good parts look like.
 
     Args:
-        parts: recordings of good parts; the more the better, at least five.
+        parts: recordings of good parts; the more the better, at least `MIN_PARTS`.
         recipe: of these parts; its `reference.golden` need not exist yet.
         cell: that recorded them.
 
     Raises:
         DepthcellError: there are too few parts, or one of them cannot be read, fused or aligned.
     """
-    raise NotImplementedError
+    observer = Observer(recipe, cell)
+    observations = [_observed(observer, part) for part in parts]
+    return golden_of(observations, [part.part_id for part in parts], observer)
+
+
+def golden_of(observations: Sequence[Observation], part_ids: Sequence[str], observer: Observer) -> Golden:
+    """Statistics of good parts that have been observed already; see `fit_golden`."""
+    if len(observations) < MIN_PARTS:
+        raise DepthcellError(f"golden: needs {MIN_PARTS} good parts or more, got {len(observations)}; record more")
+    shape = _calibrated_shape([o.deviation for o in observations], observer)
+    colors = {}
+    for serial in observer.recipe.cell.cameras:
+        views = [o.colors[serial] for o in observations if serial in o.colors]
+        if len(views) >= MIN_PARTS:
+            colors[serial] = _calibrated_view(views, observer.scales)
+    return Golden(
+        observer.surface.identity, observer.cell.calibrated_at, tuple(part_ids), shape, MappingProxyType(colors)
+    )
+
+
+def _observed(observer: Observer, part: PartFolder) -> Observation:
+    frames = observer.accumulator()
+    for frameset in part.framesets(observer.recipe.cell.cameras):
+        if frameset.missing:
+            raise DepthcellError(
+                f"golden part {part.part_id}: camera {frameset.missing[0]} is missing from a frame; record it again"
+            )
+        frames.add(frameset)
+    return observer.observe(frames.fuse())
+
+
+def _calibrated_shape(maps: Sequence[DeviationMap], observer: Observer) -> ShapeStatistics:
+    """Fit to all parts; set the factors by judging each part with the statistics of the others."""
+    scales = observer.scales
+    scores = [score_shape(one, fit_shape(others, scales), observer.sight) for one, others in _leave_one_out(maps)]
+    significance = np.abs(np.stack([score.significance for score in scores]))
+    factor = [_factor(significance[:, number], scales.neighbours[-1]) for number in range(significance.shape[1])]
+    return replace(fit_shape(maps, scales), factor=np.stack(factor))
+
+
+def _calibrated_view(views: Sequence[ViewColor], scales: DeviationScales) -> ViewStatistics:
+    scores = [score_view(one, fit_view(others, scales), scales) for one, others in _leave_one_out(views)]
+    lab, lines = np.stack([score.lab for score in scores]), np.stack([score.lines for score in scores])
+    near = scales.neighbours[-1]
+    return replace(
+        fit_view(views, scales),
+        lab_factor=np.stack([_factor(lab[:, number], near) for number in range(lab.shape[1])]),
+        lines_factor=np.stack([_factor(lines[..., number], near) for number in range(2)], axis=1),
+    )
+
+
+def _leave_one_out(samples: Sequence[T]) -> Iterator[tuple[T, list[T]]]:
+    for number, one in enumerate(samples):
+        yield one, [*samples[:number], *samples[number + 1 :]]
+
+
+def _factor(scores: NDArray[Any], near: Any) -> NDArray[np.float32]:
+    """(K,) by which the scores (n, K) of good parts are too large about each patch; at least 1.
+
+    Edges, highlights and silhouettes vary more than a handful of parts shows at one patch. What the largest score of
+    any good part in the neighbourhood exceeds `USUAL` by, the uncertainty there was too small by.
+    """
+    largest = neighbourhood_max(near, np.nan_to_num(scores).max(axis=0))
+    return np.maximum(largest / USUAL, 1.0).astype(np.float32)
+
+
+def _columns(prefix: str, statistics: ShapeStatistics | ViewStatistics) -> dict[str, NDArray[Any]]:
+    return {f"{prefix}/{field.name}": np.asarray(getattr(statistics, field.name)) for field in fields(statistics)}
+
+
+def _read(prefix: str, kind: type[ShapeStatistics] | type[ViewStatistics], arrays: Any) -> dict[str, Any]:
+    return {field.name: arrays[f"{prefix}/{field.name}"] for field in fields(kind)}

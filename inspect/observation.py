@@ -5,22 +5,21 @@ Good parts and parts to be judged are observed by the same steps, so that one ca
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
-
-from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import Cell
 from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.align import Alignment, AlignmentSettings, align
 from depthcell.fusion.fuse import FusedPart, FusionSettings, PartAccumulator
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.region import Region
-from depthcell.inspect.color_check import ViewColor, sample_view
 from depthcell.inspect.deviation import DeviationMap, DeviationScales, compare
 from depthcell.inspect.recipe import Recipe
+from depthcell.inspect.sight import Sight
 from depthcell.inspect.surface import Surface
+from depthcell.inspect.view_color import ViewColor, sample_view
+
+EDGE_MARGIN_PX = 4
+"""Pixels left out on both sides of a depth jump: half a matching window, and as much again by which it fattens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +48,7 @@ class Observer:
         reference: the perfect part.
         surface: its patches within the recipe's region.
         scales: averages over them.
-        visible: serial number -> (K,) bool, patches that this camera can see on a perfect part in its nominal pose.
+        sight: what the cameras can see of them.
     """
 
     def __init__(self, recipe: Recipe, cell: Cell) -> None:
@@ -71,14 +70,9 @@ class Observer:
         self.surface = Surface.build(self.reference, lower, upper, recipe.surface.min_area_m2)
         self.scales = DeviationScales(self.surface, recipe.surface.min_area_m2)
         region = Region(recipe.pose.T_cell_part, lower, upper)
-        self._fusion = FusionSettings(region=region)
+        self._fusion = FusionSettings(region=region, edge_margin_px=EDGE_MARGIN_PX)
         self._alignment = AlignmentSettings(capture_m=recipe.pose.max_shift_m, capture_rad=recipe.pose.max_turn_rad)
-        self.visible = MappingProxyType({serial: self._visible(serial) for serial in recipe.cell.cameras})
-
-    @property
-    def expected(self) -> NDArray[np.bool_]:
-        """(K,) patches that at least one required camera can see."""
-        return np.logical_or.reduce(list(self.visible.values()))
+        self.sight = Sight.of(self.surface, self.reference, recipe, cell)
 
     def accumulator(self) -> PartAccumulator:
         """A fresh accumulator for the frames of one part, set to the recipe's region."""
@@ -96,27 +90,18 @@ class Observer:
         return Observation(fused, alignment, deviation, self._colors(fused, alignment))
 
     def _colors(self, fused: FusedPart, alignment: Alignment) -> dict[str, ViewColor]:
-        return {
-            view.serial: sample_view(
-                view, self._T_depth_part(view.serial, alignment.T_cell_part), self.surface, self.visible[view.serial]
+        colors = {}
+        for view in fused.views:
+            if view.serial not in self.sight.in_color:
+                continue
+            camera = self.cell.camera(view.serial)
+            if view.color_image is None or camera.color is None or camera.T_color_depth is None:
+                continue
+            colors[view.serial] = sample_view(
+                view.color_image.rgb,
+                view.color_image.window.intrinsics(camera.color),
+                camera.T_color_depth @ camera.T_cell_depth.inverse() @ alignment.T_cell_part,
+                self.surface,
+                self.sight.in_color[view.serial],
             )
-            for view in fused.views
-            if view.serial in self.visible and view.colored.any()
-        }
-
-    def _T_depth_part(self, serial: str, T_cell_part: RigidTransform) -> RigidTransform:  # noqa: N802
-        return self.cell.camera(serial).T_cell_depth.inverse() @ T_cell_part
-
-    def _visible(self, serial: str) -> NDArray[np.bool_]:
-        camera = self.cell.camera(serial)
-        T_part_depth = self._T_depth_part(serial, self.recipe.pose.T_cell_part).inverse()
-        eye_part = T_part_depth.translation_m
-        points, normals = self.surface.points_part, self.surface.normals_part
-        pixels = camera.depth.project(T_part_depth.inverse() @ points)
-        with np.errstate(invalid="ignore"):
-            in_image = (pixels >= 0).all(axis=1)
-            in_image &= (pixels <= (camera.depth.width_px - 1, camera.depth.height_px - 1)).all(axis=1)
-        to_eye = eye_part - points
-        cosine = np.einsum("ij,ij->i", to_eye, normals) / np.linalg.norm(to_eye, axis=1)
-        steep_enough = cosine > np.cos(self._fusion.max_incidence_rad)
-        return in_image & steep_enough & self.reference.visible(points, normals, eye_part)
+        return colors

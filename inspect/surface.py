@@ -81,6 +81,13 @@ class Surface:
         area_m2 = samples.area_m2[inside].astype(np.float64)
         return cls(points, normals, area_m2, spacing_m, near_edge, reference.sha256, tree)
 
+    @property
+    def identity(self) -> str:
+        """What statistics of good parts are keyed on: the same for the same reference, region and spacing."""
+        lower, upper = self.points_part.min(axis=0), self.points_part.max(axis=0)
+        extent = " ".join(f"{value * 1e3:.3f}" for value in (*lower, *upper))
+        return f"{self.reference_sha256} {len(self)} patches of {self.spacing_m * 1e3:.3f} mm, {extent}"
+
     def neighbours(self, radius_m: float) -> csr_array:
         """Which patches lie within `radius_m` of each other and face about the same way: (K, K), ones, with itself."""
         pairs = self.tree.query_pairs(radius_m, output_type="ndarray")
