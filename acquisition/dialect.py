@@ -139,7 +139,7 @@ class Lens:
         if self.fx_px == 0 and self.fy_px == 0:
             return Imager(self.width_px, self.height_px, None)
         # Without coefficients all models are the same, whatever they are called.
-        model = _MODELS.get(self.model) if any(self.coefficients) else Distortion.NONE
+        model = _MODELS.get(self.model, None if any(self.coefficients) else Distortion.NONE)
         if model is None or len(self.coefficients) != 5:
             raise DepthcellError(
                 f"lens model '{self.model}' with {len(self.coefficients)} coefficients cannot be computed with; "

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
 
+from depthcell.acquisition.ahead import map_ahead
 from depthcell.acquisition.damage import DamageError
-from depthcell.acquisition.dialect import Dialect, ImageMessage, payload_of
+from depthcell.acquisition.dialect import Dialect, Payload, payload_of
 from depthcell.acquisition.recordedframe import RecordedFrame, Stream, StreamKind
 from depthcell.acquisition.recordingheader import RecordingHeader
 from depthcell.acquisition.rosmessage import RosMessage
@@ -15,23 +16,24 @@ from depthcell.errors import DepthcellError, Reason
 
 
 @dataclass(slots=True)
-class _Pending:
-    """An image whose metadata are still being read."""
+class _Parts:
+    """An image still packed, and its metadata."""
 
     message: RosMessage
     topic: Topic
     stream: Stream
-    image: ImageMessage
+    payload: Payload
     metadata: dict[str, str] = field(default_factory=dict)
 
-    def finished(self) -> RecordedFrame:
+    def assembled(self, dialect: Dialect) -> RecordedFrame:
         """The frame.
 
         Raises:
-            DamageError: its metadata do not say when it was taken.
+            DamageError: the image is damaged, or its metadata do not say when it was taken.
         """
-        image, rest = self.image, dict(self.metadata)
+        rest = dict(self.metadata)
         with payload_of(self.message):
+            image = dialect.image(self.payload, self.topic.detail, self.stream.layout)
             if image.number is None or image.timestamp_ns is None:
                 number, timestamp_ns = int(rest.pop("Frame number")), _nanoseconds(rest.pop("timestamp"))
             else:
@@ -76,34 +78,36 @@ def read_frames(messages: Iterable[RosMessage], dialect: Dialect) -> Iterator[Re
         DamageError: after the last frame before the damage; an image whose metadata are not all there is not given.
         DepthcellError: there is an image of a kind that cannot be read.
     """
+    return map_ahead(lambda parts: parts.assembled(dialect), _collect_parts(messages, dialect))
+
+
+def _collect_parts(messages: Iterable[RosMessage], dialect: Dialect) -> Iterator[_Parts]:
     header = RecordingHeader(dialect)
-    pending: _Pending | None = None
+    pending: _Parts | None = None
     for message in messages:
         topic = header.take(message)
         if topic.content is Content.IMAGE:
             if pending is not None:
-                yield pending.finished()
-            pending = _begin(message, topic, header)
+                yield pending
+            pending = _Parts(message, topic, _announced_stream(message, topic, header), message.load())
         elif topic.content is Content.IMAGE_METADATA:
             if pending is None or pending.topic.key != topic.key:
                 raise DamageError(message.offset, f"{message.topic}: metadata that follow no image of theirs")
             with payload_of(message):
                 pending.metadata.update(dialect.pairs(message.load()))
             if dialect.has_single_metadata:
-                yield pending.finished()
+                yield pending
                 pending = None
     if pending is not None:
-        yield pending.finished()
+        yield pending
 
 
-def _begin(message: RosMessage, topic: Topic, header: RecordingHeader) -> _Pending:
+def _announced_stream(message: RosMessage, topic: Topic, header: RecordingHeader) -> Stream:
     if StreamKind.named(topic.stream[0]) is None:
         raise DepthcellError(f"its images of {message.topic} cannot be read", Reason.RECORDING_UNSUPPORTED)
     if topic.key not in header.streams or topic.key not in header.imagers:
         raise DamageError(message.offset, f"{message.topic}: an image of a stream that was not announced")
-    stream = header.stream(topic.key)
-    with payload_of(message):
-        return _Pending(message, topic, stream, header.dialect.image(message.load(), topic.detail, stream.layout))
+    return header.stream(topic.key)
 
 
 def _nanoseconds(milliseconds: str) -> int:

@@ -1,7 +1,5 @@
 """Pixel formats as RealSense recordings spell them, and how bytes of each become an array."""
 
-import struct
-import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -10,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depthcell.acquisition.png import decode_png
 from depthcell.errors import DepthcellError, Reason
 
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -69,9 +67,6 @@ _BYTES_AND_CHANNELS = {
     PixelFormat.UYVY: (1, 2),
 }
 
-_PNG_COLOR_TYPES = {1: 0, 3: 2, 4: 6}
-"""PNG's code of grey, colour and colour with alpha, by the number of channels."""
-
 _TO_RGB = {
     PixelFormat.RGB8: None,
     PixelFormat.BGR8: cv2.COLOR_BGR2RGB,
@@ -127,37 +122,9 @@ class Layout:
             ValueError: a checksum is wrong, or the image is not of this layout.
         """
         item_bytes, channels = _BYTES_AND_CHANNELS[self.format]
-        header = _verified_png_header(data)
-        expected = (self.width_px, self.height_px, 8 * item_bytes, _PNG_COLOR_TYPES.get(channels))
-        if header != expected:
-            raise ValueError(f"the PNG's size, depth and colour type are {header}, not {expected}")
-        flags = cv2.IMREAD_UNCHANGED if channels == 1 else cv2.IMREAD_COLOR_RGB
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        if pixels is None:
-            raise ValueError("the PNG cannot be decoded")
-        return _read_only(pixels)
+        return _read_only(decode_png(data, (self.height_px, self.width_px, channels), item_bytes))
 
 
 def _read_only(pixels: NDArray[Any]) -> Pixels:
     pixels.flags.writeable = False
     return pixels
-
-
-def _verified_png_header(data: memoryview) -> tuple[int, int, int, int]:
-    """Width, height, bits and colour type of a PNG, all of whose chunks hold what their CRC-32 says (RFC 2083)."""
-    if bytes(data[:8]) != PNG_MAGIC:
-        raise ValueError("there is no PNG")
-    position, kinds = 8, []
-    while position < len(data):
-        if position + 12 > len(data):
-            raise ValueError("the PNG ends early")
-        size = int.from_bytes(data[position : position + 4], "big")
-        end = position + 12 + size
-        if end > len(data) or zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise ValueError("the PNG's checksum is wrong")
-        kinds.append(bytes(data[position + 4 : position + 8]))
-        position = end
-    if kinds[:1] != [b"IHDR"] or kinds[-1] != b"IEND" or len(data) < 26:
-        raise ValueError("the PNG is not whole")
-    width_px, height_px, bits, color_type = struct.unpack(">IIBB", data[16:26])
-    return width_px, height_px, bits, color_type

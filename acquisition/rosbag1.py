@@ -5,8 +5,8 @@ read one after the other from the start. Format: http://wiki.ros.org/Bags/Format
 """
 
 import bz2
-import io
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,41 +45,71 @@ class _Header:
         return int.from_bytes(self.fields[name], "little")
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A chunk still packed.
+
+    Attributes:
+        header: of its record.
+        packed: its bytes; fewer than it should have if it `is_cut` by the end of the file.
+        index: what the records behind it say of its messages, None where they cannot be read.
+        damage: why not.
+    """
+
+    header: _Header
+    packed: bytes | memoryview
+    is_cut: bool
+    index: set[Entry] | None
+
+
 class _Records:
-    """Records one after the other, in a file or in an unpacked chunk."""
+    """Records one after the other, in a file or in an unpacked chunk.
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.end = stream.seek(0, io.SEEK_END)
-        stream.seek(0)
+    Attributes:
+        position: where the next one begins.
+        end: how many bytes there are.
+    """
 
-    @property
-    def position(self) -> int:
-        return self._stream.tell()
+    def __init__(self, fetch: Callable[[int, int], bytes | memoryview], end: int) -> None:
+        self._fetch = fetch
+        self.position = 0
+        self.end = end
 
-    def read(self, size: int) -> bytes:
+    @classmethod
+    def of_file(cls, stream: BinaryIO) -> "_Records":
+        """Of an open file."""
+        file = stream.fileno()
+        return cls(lambda start, size: os.pread(file, size, start), os.fstat(file).st_size)
+
+    @classmethod
+    def of_bytes(cls, data: memoryview) -> "_Records":
+        """Of bytes, which are not copied."""
+        return cls(lambda start, size: data[start : start + size], len(data))
+
+    def read(self, size: int) -> bytes | memoryview:
         """Exactly `size` bytes."""
-        if size > self.end - self.position:
+        start = self.position
+        data = self._fetch(start, size) if size <= self.end - start else b""
+        if len(data) != size:
             raise DamageError(self.end, "the bytes end in the middle of a record")
-        return self._stream.read(size)
+        self.position = start + size
+        return data
 
-    def read_sized(self) -> bytes:
+    def read_sized(self) -> bytes | memoryview:
         """A length of four bytes, and as many bytes as it says."""
         return self.read(int.from_bytes(self.read(4), "little"))
 
     def next_header(self) -> _Header | None:
         """Header of the next record, None at the end; `read_sized` reads its data."""
         start = self.position
-        if start == self.end:
-            return None
-        return _parse_header(self.read_sized(), start)
+        return None if start == self.end else _parse_header(bytes(self.read_sized()), start)
 
     def next_header_of(self, op: int) -> _Header | None:
         """Header of the next record if it has this op code; else None, and the record stays unread."""
         header = self.next_header()
         if header is None or header.op == op:
             return header
-        self._stream.seek(header.start)
+        self.position = header.start
         return None
 
 
@@ -96,7 +126,7 @@ def read_messages(path: Path) -> Iterator[RosMessage]:
             that the end of the file cuts off gives those of its blocks that are whole.
     """
     with path.open("rb") as stream:
-        records = _Records(stream)
+        records = _Records.of_file(stream)
         if records.end < len(MAGIC) or records.read(len(MAGIC)) != MAGIC:
             raise DamageError(0, "the file does not begin as a ROS bag of format 2.0")
         bag = records.next_header_of(BAG_HEADER)
@@ -105,9 +135,9 @@ def read_messages(path: Path) -> Iterator[RosMessage]:
         records.read_sized()
         topics: dict[int, str] = {}
         chunk_starts = []
-        while (chunk := records.next_header_of(CHUNK)) is not None:
-            chunk_starts.append(chunk.start)
-            yield from _messages_of_chunk(records, chunk, topics)
+        for chunk in _read_chunks(records):
+            chunk_starts.append(chunk.header.start)
+            yield from _messages_of_chunk(chunk, topics)
         _check_end(records, bag, chunk_starts, topics)
 
 
@@ -127,38 +157,64 @@ def _parse_header(data: bytes, start: int) -> _Header:
     return _Header(op, fields, start)
 
 
-def _messages_of_chunk(records: _Records, chunk: _Header, topics: dict[int, str]) -> Iterator[RosMessage]:
+def _read_chunks(records: _Records) -> Iterator[_Chunk]:
+    """Chunks up to the first record that is none; where the file ends within one, that is the last."""
+    while (header := records.next_header_of(CHUNK)) is not None:
+        stated_bytes = int.from_bytes(records.read(4), "little")
+        is_cut = stated_bytes > records.end - records.position
+        packed = records.read(min(stated_bytes, records.end - records.position))
+        index: set[Entry] | None = None
+        damage = DamageError(records.end, "the file ends in the middle of a chunk") if is_cut else None
+        try:
+            index = None if is_cut else _read_index(records)
+        except DamageError as error:
+            damage = error
+        yield _Chunk(header, packed, is_cut, index)
+        if damage is not None:
+            raise damage
+
+
+def _unpacked(chunk: _Chunk) -> bytes | memoryview:
+    """The content of a chunk, verified by the packing's own checksums."""
+    header, packing = chunk.header, chunk.header.fields.get("compression", b"")
+    try:
+        if packing == b"none":
+            content = chunk.packed
+        elif packing == b"lz4":
+            content = lz4.frame.LZ4FrameDecompressor().decompress(chunk.packed)  # type: ignore[no-untyped-call]
+        elif packing == b"bz2":
+            content = bz2.BZ2Decompressor().decompress(chunk.packed)
+        else:
+            raise DamageError(header.start, f"a chunk is packed with '{packing.decode('latin-1')}'")
+    except (RuntimeError, OSError, EOFError) as error:
+        raise DamageError(header.start, f"a chunk cannot be unpacked ({error})") from error
+    if not chunk.is_cut and len(content) != header.number("size"):
+        raise DamageError(header.start, f"a chunk unpacks to {len(content)} bytes, not {header.number('size')}")
+    return content
+
+
+def _messages_of_chunk(chunk: _Chunk, topics: dict[int, str]) -> Iterator[RosMessage]:
     """Messages up to the first that is damaged, or that the index behind the chunk does not confirm."""
-    stated_bytes = int.from_bytes(records.read(4), "little")
-    is_cut = stated_bytes > records.end - records.position
-    packed = records.read(min(stated_bytes, records.end - records.position))
-    index: set[Entry] | None = None
-    damage = DamageError(records.end, "the file ends in the middle of a chunk") if is_cut else None
-    try:
-        index = None if is_cut else _read_index(records)
-    except DamageError as error:
-        damage = error
+    start = chunk.header.start
     count = 0
-    for entry, payload in _parse_chunk(chunk, packed, is_cut, topics):
+    for entry, payload in _parse_content(chunk, topics):
         connection, time, place = entry
-        if index is not None and entry not in index:
-            raise DamageError(chunk.start, f"the chunk's index knows no message at {place} of the chunk")
+        if chunk.index is not None and entry not in chunk.index:
+            raise DamageError(start, f"the chunk's index knows no message at {place} of the chunk")
         count += 1
-        yield RosMessage(topics[connection], _nanoseconds(time), chunk.start, partial(bytes, payload))
-    if damage is not None:
-        raise damage
-    if index is not None and len(index) != count:
-        raise DamageError(chunk.start, f"the chunk holds {count} messages, its index {len(index)}")
+        yield RosMessage(topics[connection], _nanoseconds(time), start, partial(_identity, payload))
+    if chunk.index is not None and len(chunk.index) != count:
+        raise DamageError(start, f"the chunk holds {count} messages, its index {len(chunk.index)}")
 
 
-def _parse_chunk(chunk: _Header, packed: bytes, is_cut: bool, topics: dict[int, str]) -> Iterator[tuple[Entry, bytes]]:
+def _parse_content(chunk: _Chunk, topics: dict[int, str]) -> Iterator[tuple[Entry, bytes | memoryview]]:
     """Messages of a chunk with their entries; new topics are learnt on the way. A cut chunk ends without error."""
-    content = _Records(io.BytesIO(_unpacked(chunk, packed, is_cut)))
+    records = _Records.of_bytes(memoryview(_unpacked(chunk)))
     try:
-        while (record := content.next_header()) is not None:
+        while (record := records.next_header()) is not None:
             if record.op not in (MESSAGE, CONNECTION):
                 raise DamageError(record.start, "no message")
-            data, connection = content.read_sized(), record.number("conn")
+            data, connection = records.read_sized(), record.number("conn")
             if record.op == CONNECTION:
                 _learn(topics, record)
             elif connection not in topics:
@@ -166,8 +222,9 @@ def _parse_chunk(chunk: _Header, packed: bytes, is_cut: bool, topics: dict[int, 
             else:
                 yield (connection, record.fields["time"], record.start), data
     except DamageError as error:
-        if not is_cut or error.offset < content.end:
-            raise DamageError(chunk.start, f"{error.what}, at {error.offset} of the unpacked chunk") from error
+        if not chunk.is_cut or error.offset < records.end:
+            place = f"{error.what}, at {error.offset} of the unpacked chunk"
+            raise DamageError(chunk.header.start, place) from error
 
 
 def _learn(topics: dict[int, str], record: _Header) -> None:
@@ -179,29 +236,11 @@ def _learn(topics: dict[int, str], record: _Header) -> None:
         raise DamageError(record.start, f"a connection with two topics, one of them {topic}")
 
 
-def _unpacked(chunk: _Header, packed: bytes, is_cut: bool) -> bytes:
-    compression = chunk.fields.get("compression", b"")
-    try:
-        if compression == b"none":
-            content = packed
-        elif compression == b"lz4":
-            content = lz4.frame.LZ4FrameDecompressor().decompress(packed)  # type: ignore[no-untyped-call]
-        elif compression == b"bz2":
-            content = bz2.BZ2Decompressor().decompress(packed)
-        else:
-            raise DamageError(chunk.start, f"a chunk is packed with '{compression.decode('latin-1')}'")
-    except (RuntimeError, OSError, EOFError) as error:
-        raise DamageError(chunk.start, f"a chunk cannot be unpacked ({error})") from error
-    if not is_cut and len(content) != chunk.number("size"):
-        raise DamageError(chunk.start, f"a chunk unpacks to {len(content)} bytes, not {chunk.number('size')}")
-    return content
-
-
 def _read_index(records: _Records) -> set[Entry]:
     """Entries of the index records that follow a chunk, one record per connection."""
     entries: set[Entry] = set()
     while (record := records.next_header_of(INDEX)) is not None:
-        data, count = records.read_sized(), record.number("count")
+        data, count = bytes(records.read_sized()), record.number("count")
         if len(data) != 12 * count:
             raise DamageError(record.start, f"an index of {count} messages has {len(data)} bytes")
         for start in range(0, len(data), 12):
@@ -227,6 +266,10 @@ def _check_end(records: _Records, bag: _Header, chunk_starts: list[int], topics:
         starts.append(record.number("chunk_pos"))
     if named != topics or starts != chunk_starts or records.position != records.end:
         raise DamageError(position, "topics and chunks at the end of the bag are not those before")
+
+
+def _identity(payload: bytes | memoryview) -> bytes | memoryview:
+    return payload
 
 
 def _nanoseconds(time: bytes) -> int:

@@ -124,8 +124,8 @@ class SqliteFile:
         try:
             types, start = _serial_types(row.local)
             end = start + sum(map(_serial_bytes, types[:count]))
-            record = row.local if end <= len(row.local) else self._whole(row)
-            return _values(memoryview(record), types[:count], start, count)
+            record = memoryview(row.local) if end <= len(row.local) else self._whole(row)
+            return _values(record, types[:count], start, count)
         except (IndexError, struct.error, UnicodeDecodeError, ValueError) as error:
             raise DamageError(row.offset, f"row {row.rowid} holds no valid record") from error
 
@@ -188,9 +188,10 @@ class SqliteFile:
         local = least + (size - least) % (usable - 4)
         return local if local <= largest else least
 
-    def _whole(self, row: Row) -> bytes:
+    def _whole(self, row: Row) -> memoryview:
         """The record with its overflow pages, which mostly lie one after the other: read in runs."""
-        parts, page, left_bytes = [row.local], row.overflow_page, row.size - len(row.local)
+        parts = [np.frombuffer(row.local, np.uint8)]
+        page, left_bytes = row.overflow_page, row.size - len(row.local)
         content_bytes = self._usable_bytes - 4
         while left_bytes > 0:
             wanted = -(-left_bytes // content_bytes)
@@ -203,12 +204,12 @@ class SqliteFile:
             breaks = np.flatnonzero(following[:-1] != page + 1 + np.arange(run - 1))
             if breaks.size:
                 run = int(breaks[0]) + 1
-            parts.append(pages[:run, 4 : self._usable_bytes].tobytes())
+            parts.extend(pages[:run, 4 : self._usable_bytes])
             left_bytes -= run * content_bytes
             page = int(following[run - 1])
         if page and row.size > len(row.local):
             raise DamageError(row.offset, f"row {row.rowid} goes on beyond its length")
-        return b"".join(parts)[: row.size]
+        return np.concatenate(parts).data[: row.size]
 
 
 def _varint(data: bytes, start: int) -> tuple[int, int]:
