@@ -4,7 +4,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from depthcell.acquisition.camerasettings import CameraSettings
 from depthcell.acquisition.deviceoptions import SdkDevice, SdkProfile, SdkSensor, choose_streams
@@ -57,7 +57,7 @@ class SensorStreams:
         self._device = device
         self._settings = settings
         self._sensors: list[SdkSensor] = []
-        self._queue = realsense().frame_queue(QUEUE_FRAMES, keep_frames=True)
+        self._queue: Any = realsense().frame_queue(QUEUE_FRAMES, keep_frames=True)
         self._waiting: dict[StreamKind, deque[SdkFrame]] = {kind: deque() for kind in settings.streams}
         self._tolerance_ns = 500_000_000 // max(stream.fps for stream in settings.streams.values())
         self.tallies = {kind: FrameTally() for kind in settings.streams}
@@ -96,7 +96,7 @@ class SensorStreams:
             if not came:
                 return None
             kind = StreamKind.named(frame.get_profile().stream_type().name)
-            if kind in self._waiting:
+            if kind is not None and kind in self._waiting:
                 self.tallies[kind].count(frame.get_frame_number())
                 self._waiting[kind].append(frame)
         return instant
