@@ -50,7 +50,7 @@ def merge_views(views: Sequence[View], cell: Cell) -> PartCloud:
     own_footprint_m2 = np.concatenate(by_camera)
     for index, (view, camera) in enumerate(zip(views, cameras, strict=True)):
         overlap = _overlap(cloud, index, view, camera)
-        evidence.add(overlap, view)
+        evidence.add(overlap, view, index)
         footprint_m2, own_m2 = _footprint_m2(cloud[overlap.point], camera), own_footprint_m2[overlap.point]
         # Of two cameras that resolve a place alike, the first keeps it.
         is_first = cloud.camera[overlap.point] < index
@@ -76,7 +76,8 @@ def concatenated(views: Sequence[View]) -> PartCloud:
         random_sigma_m=column("random_sigma_m"),
         systematic_sigma_m=column("systematic_sigma_m"),
         correlation_m=column("correlation_m"),
-        camera=np.repeat(np.arange(len(views), dtype=np.uint8), [len(at) for at in chosen]),
+        share=np.eye(len(views), dtype=np.float32).repeat([len(at) for at in chosen], axis=0),
+        camera=np.arange(len(views), dtype=np.uint8).repeat([len(at) for at in chosen]),
         pixel=np.concatenate([pixels(view, at) for view, at in zip(views, chosen, strict=True)]),
         serials=tuple(view.serial for view in views),
     )
@@ -145,13 +146,13 @@ class _Evidence:
         self._normal = weight[:, None] * cloud.normals_cell
         self._color_weight = weight * cloud.colors.any(axis=1)
         self._color = self._color_weight[:, None] * cloud.colors
-        self._weight = weight
+        self._weight = weight[:, None] * cloud.share
 
-    def add(self, overlap: _Overlap, view: View) -> None:
-        """Join what another view says about points it sees too."""
+    def add(self, overlap: _Overlap, view: View, index: int) -> None:
+        """Join what another view, the cloud's camera number `index`, says about points it sees too."""
         at, pixel = overlap.point, overlap.pixel
         weight = 1 / np.square(_sigma_m(view, pixel), dtype=np.float64)
-        self._weight[at] += weight
+        self._weight[at, index] += weight
         self._offset[at] += weight * overlap.offset_m
         self._random[at] += np.square(weight * _taken(view.random_sigma_m, pixel))
         self._systematic[at] += np.square(weight * _taken(view.systematic_sigma_m, pixel))
@@ -162,7 +163,7 @@ class _Evidence:
 
     def merged(self) -> PartCloud:
         """The cloud with every point as all cameras together see it."""
-        cloud, total = self._cloud, self._weight
+        cloud, total = self._cloud, self._weight.sum(axis=1)
         length = np.sqrt(np.einsum("ij,ij->i", self._normal, self._normal))
         color_weight = np.where(self._color_weight > 0, self._color_weight, 1)
         return replace(
@@ -172,6 +173,7 @@ class _Evidence:
             colors=np.rint(self._color / color_weight[:, None]).astype(np.uint8),
             random_sigma_m=(np.sqrt(self._random) / total).astype(np.float32),
             systematic_sigma_m=(np.sqrt(self._systematic) / total).astype(np.float32),
+            share=(self._weight / total[:, None]).astype(np.float32),
         )
 
 

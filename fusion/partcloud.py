@@ -21,7 +21,9 @@ class PartCloud:
         systematic_sigma_m: (N,) float32, standard uncertainty along the normal from calibration, shared by all points
             of a camera: it does not shrink by averaging points.
         correlation_m: (N,) float32, distance over which the noise of neighbours is correlated (1/e).
-        camera: (N,) uint8, index into `serials` of the camera that weighs most in the point.
+        share: (N, K) float32, weight of each of the K cameras in the point; rows sum to 1. An error e_k that camera k
+            makes along the normal shifts the point by `sum share_k e_k`.
+        camera: (N,) uint8, index into `serials` of the camera that resolves the point best.
         pixel: (N, 2) int32, (row, column) in that camera's depth image.
         serials: serial numbers of the cameras.
     """
@@ -32,17 +34,19 @@ class PartCloud:
     random_sigma_m: NDArray[np.float32]
     systematic_sigma_m: NDArray[np.float32]
     correlation_m: NDArray[np.float32]
+    share: NDArray[np.float32]
     camera: NDArray[np.uint8]
     pixel: NDArray[np.int32]
     serials: tuple[str, ...]
 
     def __post_init__(self) -> None:
         count = len(self.points_cell)
-        shapes = {"points_cell": (count, 3), "normals_cell": (count, 3), "colors": (count, 3), "pixel": (count, 2)}
+        widths = {"points_cell": 3, "normals_cell": 3, "colors": 3, "pixel": 2, "share": len(self.serials)}
         for field in fields(self):
             if field.name == "serials":
                 continue
-            expected, actual = shapes.get(field.name, (count,)), getattr(self, field.name).shape
+            expected = (count, widths[field.name]) if field.name in widths else (count,)
+            actual = getattr(self, field.name).shape
             if actual != expected:
                 raise DepthcellError(f"part cloud: {field.name} needs shape {expected}, got {actual}")
         if not np.isfinite(self.points_cell).all():

@@ -115,26 +115,26 @@ def random_covariance(fit: Fit, free: NDArray[np.float64], shared: FloatArray) -
 
 
 def systematic_covariance(
-    fit: Fit, free: NDArray[np.float64], cameras: Sequence[CellCamera], camera_of: NDArray[np.uint8]
+    fit: Fit, free: NDArray[np.float64], cameras: Sequence[CellCamera], share: FloatArray
 ) -> NDArray[np.float64]:
     """Covariance (6, 6) of the solution from the cell's calibration, in the fit's basis; zero along `free`.
 
     Each camera has 8 errors that all its points share: the 6 of its pose, the scale of its depth and its disparity
-    offset. They lift its points by `D` (N, 8) per unit, and so move the solution by `G = A^-1 sum psi'/sigma² J D^T`;
-    with Theta their covariance, cameras add up `G Theta G^T` (GUM 5.1.2, in matrix form JCGM 102, 6.2.1.3).
+    offset. They lift a point in which it has the share q by q times `D` (N, 8) per unit, and so move the solution by
+    `G = A^-1 sum psi' / sigma² J q D^T`; with Theta their covariance, cameras add up `G Theta G^T` (GUM 5.1.2, in
+    matrix form JCGM 102, 6.2.1.3).
 
     Args:
         fit: at the solution.
         free: (6, K) motions that were held.
         cameras: of the cell.
-        camera_of: (N,) which of them each point comes from.
+        share: (N, K) of each camera in each point.
     """
     inverse = _information_inverse(fit, free)
     total = np.zeros((6, 6))
     for index, camera in enumerate(cameras):
-        own = np.flatnonzero(camera_of == index)
-        lifts = calibration_jacobian(camera, fit.points_cell.take(own, axis=0), fit.normals_cell.take(own, axis=0))
-        gain = inverse @ np.einsum("n,ni,nj->ij", fit.slope[own], fit.jacobian[own], lifts, optimize=True)
+        lifts = calibration_jacobian(camera, fit.points_cell, fit.normals_cell)
+        gain = inverse @ np.einsum("n,ni,nj->ij", fit.slope * share[:, index], fit.jacobian, lifts, optimize=True)
         total += gain @ calibration_covariance(camera) @ gain.T
     return total
 
