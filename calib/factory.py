@@ -1,13 +1,84 @@
 """A cell of one camera, from what the recording itself says: enough to fuse a recording nobody has calibrated."""
 
-from depthcell.acquisition.frameset import CameraFrame
-from depthcell.calib.cell import Cell
+from collections.abc import Iterable
+
+import numpy as np
+
+from depthcell.acquisition.frameset import CameraFrame, ColorImage, DepthImage
+from depthcell.acquisition.transform import RigidTransform
+from depthcell.calib.cell import Cell, CellCamera, DepthCorrection, DisparityNoise
+from depthcell.errors import DepthcellError, Reason
+
+BASELINES_M = {"D405": 0.018, "D415": 0.055, "D435": 0.050, "D455": 0.095}
+"""Nominal distance of the stereo pair by model (Intel, D400 series data sheet), where a recording has none."""
+NOISE = DisparityNoise(temporal_px=0.08, fixed_px=0.03, correlation_px=3.0)
+"""Of a D400 camera as it leaves the factory: subpixel noise is 0.08 px in practice, and 0.03 px at best, which is taken
+for the part that frames do not average out. It is correlated over about the width of the matching window."""
+CORRECTION = DepthCorrection(scale_u=0.02)
+"""Nothing is corrected, but a D435 out of the box was seen to read 19 mm short at 1 m."""
+NEVER = "1970-01-01T00:00:00Z"
 
 
-def factory_cell(frame: CameraFrame) -> Cell:
-    """The cell of one uncalibrated camera, which sits at the cell's origin.
+def factory_cell(frames: Iterable[CameraFrame]) -> Cell:
+    """The cell of one uncalibrated camera, which itself is the cell's origin.
+
+    Reads frames until both a depth and a colour image have been seen, or to the end.
+
+    Args:
+        frames: of one camera.
 
     Raises:
-        DepthcellError: the frame has no depth, or neither the recording nor the model's name tells the baseline.
+        DepthcellError: the frames are of several cameras, hold no depth, or neither they nor the model's name tell the
+            baseline.
     """
-    raise NotImplementedError
+    camera: CameraFrame | None = None
+    depth: DepthImage | None = None
+    color: ColorImage | None = None
+    for frame in frames:
+        if camera is not None and frame.serial != camera.serial:
+            raise DepthcellError(
+                f"cameras {camera.serial} and {frame.serial}: how they stand to each other is not in their recordings; "
+                "name a cell file with --cell",
+                Reason.CELL_INVALID,
+            )
+        camera, depth, color = frame, depth or frame.depth, color or frame.color
+        if depth is not None and color is not None:
+            break
+    if camera is None or depth is None:
+        raise DepthcellError("recording: holds no depth image; record the depth stream")
+    return _cell_of(camera, depth, color)
+
+
+def _cell_of(camera: CameraFrame, depth: DepthImage, color: ColorImage | None) -> Cell:
+    has_color = color is not None and camera.T_color_depth is not None
+    return Cell(
+        name=f"factory {camera.serial}",
+        cameras={
+            camera.serial: CellCamera(
+                serial=camera.serial,
+                model=camera.model,
+                depth=depth.intrinsics,
+                color=color.intrinsics if color is not None and has_color else None,
+                T_cell_depth=RigidTransform.identity("cell", f"depth:{camera.serial}"),
+                pose_covariance=np.zeros((6, 6)),
+                T_color_depth=camera.T_color_depth if has_color else None,
+                baseline_m=_baseline_m(camera.model, depth),
+                noise=NOISE,
+                correction=CORRECTION,
+            )
+        },
+        calibrated_at=NEVER,
+    )
+
+
+def _baseline_m(model: str, depth: DepthImage) -> float:
+    if depth.baseline_m is not None:
+        return depth.baseline_m
+    for name, baseline_m in BASELINES_M.items():
+        if name in model:
+            return baseline_m
+    known = ", ".join(BASELINES_M)
+    raise DepthcellError(
+        f"baseline: the recording has none, and model '{model}' is not among {known}; name a cell file with --cell",
+        Reason.CELL_INVALID,
+    )
