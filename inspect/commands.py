@@ -87,9 +87,25 @@ def listen(
         raise typer.Exit(1)
 
 
-def demo() -> None:
-    """Not built yet."""
-    raise NotImplementedError
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for recordings and results.")] = Path("runs/demo"),
+    parts: Annotated[int, typer.Option(min=1, help="Parts on the line, half of them defective.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which parts and defects.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """Simulate a line of three cameras, inspect it, tell a controller over ZeroMQ, and show truth against verdict.
+
+    Example: depthcell demo
+    """
+    from rich.console import Console
+
+    from depthcell.inspect.demo import DemoPlan, as_json_object, print_result, run_demo
+
+    result = run_demo(DemoPlan(out, parts, seed), Console(stderr=as_json, highlight=False, soft_wrap=True))
+    if as_json:
+        print(json.dumps(as_json_object(result)))
+    else:
+        print_result(result, Console(highlight=False))
 
 
 def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb
@@ -135,6 +151,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
     settings = station.RunSettings(parts=parts, golden=golden, jobs=jobs or station.default_jobs())
     station.check_plan(plan)
     station.make_room(out, force=force)
+    station.check_space(plan, settings, out)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("simulate", total=parts + golden)
         truths = station.simulate_station(plan, settings, out, lambda _: progress.advance(task))
