@@ -158,7 +158,8 @@ def judged_by_hand(fused: FusedPart) -> Inspection:
         fused=fused,
         alignment=Alignment(
             T_cell_part=RigidTransform.identity("cell", "part"),
-            covariance=np.eye(6) * 1e-10,
+            random_covariance=np.eye(6) * 1e-10,
+            systematic_covariance=np.eye(6) * 1e-10,
             rms_m=1e-5,
             inlier_fraction=1.0,
             points_used=1000,
@@ -168,7 +169,7 @@ def judged_by_hand(fused: FusedPart) -> Inspection:
             free_directions=(),
         ),
         deviation_m=deviation_m,
-        significance=np.abs(deviation_m) / fused.cloud.sigma_m,
+        significance=(np.abs(deviation_m) / fused.cloud.sigma_m).astype(np.float32),
         color_score=np.where(stain, 7.5, 0.5).astype(np.float32),
         finding_points=(np.flatnonzero(deviation_m < -0.0002), np.flatnonzero(stain)),
     )
