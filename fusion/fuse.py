@@ -9,7 +9,7 @@ from depthcell.acquisition.frameset import CameraFrame, FrameSet
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.calib.cell import Cell, CellCamera
 from depthcell.errors import DepthcellError, Reason
-from depthcell.fusion.agreement import disagreements
+from depthcell.fusion.agreement import Disagreement, disagreements
 from depthcell.fusion.merge import merge_views
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.region import Region, Window, image_window
@@ -52,13 +52,15 @@ class FusedPart:
         cloud: all views merged.
         missing: serial numbers of the cell's cameras that gave no depth.
         frames: frame sets that were absorbed.
-        warnings: what a person should know, in words.
+        disagreements: pairs of cameras that see the same surface apart: the cell was bumped, or is stale.
+        warnings: what a person should know, in words, disagreements included.
     """
 
     views: tuple[View, ...]
     cloud: PartCloud
     missing: tuple[str, ...]
     frames: int
+    disagreements: tuple[Disagreement, ...]
     warnings: tuple[str, ...]
 
 
@@ -102,12 +104,14 @@ class PartAccumulator:
         with ThreadPoolExecutor(max_workers=len(seeing)) as pool:
             views = tuple(pool.map(_CameraAccumulator.view, seeing))
         missing = tuple(serial for serial, camera in self._cameras.items() if not camera.depth.frames)
+        apart = disagreements(views, self._cell)
         return FusedPart(
             views=views,
             cloud=merge_views(views, self._cell),
             missing=missing,
             frames=self.frames,
-            warnings=self._warnings(views, missing),
+            disagreements=apart,
+            warnings=(*self._warnings(views, missing), *(pair.in_words for pair in apart)),
         )
 
     def _warnings(self, views: tuple[View, ...], missing: tuple[str, ...]) -> tuple[str, ...]:
@@ -119,7 +123,6 @@ class PartAccumulator:
                 said.append(f"camera {view.serial}: measured nothing of the part")
         if self.frames == 1:
             said.append("one frame only: its noise is taken from the cell, not measured")
-        said += [pair.in_words for pair in disagreements(views, self._cell)]
         return tuple(said)
 
 
