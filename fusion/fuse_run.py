@@ -58,11 +58,9 @@ def summarized(fused: FusedPart, cell: Cell) -> dict[str, object]:
 
 def _only_part(source: Path) -> PartFolder:
     parts = find_parts(source)
-    if len(parts) > 1:
-        raise DepthcellError(
-            f"{source}: holds {len(parts)} parts; name one of them, such as {source / parts[0].part_id}"
-        )
-    return parts[0]
+    if len(parts) == 1:
+        return parts[0]
+    raise DepthcellError(f"{source}: holds {len(parts)} parts; name one of them, such as {source / parts[0].part_id}")
 
 
 def _cell_for(part: PartFolder, source: Path, cell_path: Path | None) -> Cell:
@@ -88,8 +86,7 @@ def _cell_for(part: PartFolder, source: Path, cell_path: Path | None) -> Cell:
 def _extent_mm(cloud: PartCloud) -> list[float]:
     if not len(cloud):
         return [0.0, 0.0, 0.0]
-    size_m = cloud.points_cell.max(axis=0) - cloud.points_cell.min(axis=0)
-    return [round(side * 1e3, 3) for side in size_m.tolist()]
+    return [round(float(np.ptp(cloud.points_cell[:, axis])) * 1e3, 3) for axis in range(3)]
 
 
 def _median_mm(sigma_m: np.ndarray) -> float | None:
