@@ -22,7 +22,7 @@ from depthcell.acquisition.simulator.rig import StationCamera
 from depthcell.acquisition.simulator.station import Station, StationPlan, Stream, build_station
 from depthcell.acquisition.simulator.truth import PartTruth
 from depthcell.calib.cell import Cell, CellCamera, DepthCorrection, DisparityNoise
-from depthcell.errors import DepthcellError
+from depthcell.errors import DepthcellError, Reason
 from depthcell.files import write_text
 from depthcell.inspect.golden import MIN_PARTS, fit_golden
 from depthcell.inspect.recipe import Recipe
@@ -33,6 +33,8 @@ POSE_U_RAD = float(np.radians(0.01))
 POSE_U_M = 5e-5
 SCALE_U = 3e-4
 OFFSET_U_PX = 0.01
+BYTES_PER_INSTANT = 1.3e6
+"""Of one camera's depth and colour image, compressed, with some reserve."""
 REGION_MARGIN_MM = 3.0
 ABOVE_FOOT_MM = 2.0
 
@@ -72,7 +74,6 @@ def simulate_station(
     """
     check_plan(plan)
     station = build_station(plan)
-    out.mkdir(parents=True, exist_ok=True)
     write_text(out / RUN_FILE, _effective_configuration(plan, settings))
     save_stl(out / f"{station.part.name}.stl", station.part.mesh)
     cell = calibrated_cell(station)
@@ -148,11 +149,13 @@ def make_room(out: Path, *, force: bool) -> None:
     """Take an earlier run out of the folder `out`; what else lies in it, such as results of inspections, stays.
 
     Raises:
-        DepthcellError: `out` is a file, or holds something and no earlier run, and `force` is not given.
+        DepthcellError: `out` cannot be made, or holds something and no earlier run, and `force` is not given.
     """
-    if out.exists() and not out.is_dir():
-        raise DepthcellError(f"--out {out}: is a file; name a folder")
-    if not out.exists() or not any(out.iterdir()):
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DepthcellError(f"--out {out}: cannot be made ({error.strerror}); name another folder") from error
+    if not any(out.iterdir()):
         return
     if not (out / RUN_FILE).is_file() and not force:
         raise DepthcellError(f"--out {out}: is not empty and no earlier run; name another folder or add --force")
@@ -160,6 +163,19 @@ def make_room(out: Path, *, force: bool) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     for name in (RUN_FILE, CELL_FILE, RECIPE_FILE, GOLDEN_FILE):
         (out / name).unlink(missing_ok=True)
+
+
+def check_space(plan: StationPlan, settings: RunSettings, out: Path) -> None:
+    """Refuse a run that would fill the disk, before anything is written.
+
+    Raises:
+        DepthcellError: the folder `out` has less free space than the recordings will need.
+    """
+    images = (settings.parts + settings.golden) * plan.cameras * plan.frames
+    needed_gb, free_gb = images * BYTES_PER_INSTANT / 1e9, shutil.disk_usage(out).free / 1e9
+    if needed_gb > free_gb:
+        message = f"--out {out}: the run needs about {needed_gb:.1f} GB, {free_gb:.1f} GB are free; ask for less"
+        raise DepthcellError(message, Reason.DISK_FULL)
 
 
 def parse_kinds(text: str) -> tuple[DefectKind, ...]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +12,7 @@ from depthcell.acquisition.transform import FloatArray
 from depthcell.errors import DepthcellError
 from depthcell.files import written_beside
 
-MeshUnit = Literal["mm", "m", "inch"]
-METRES_PER_UNIT: dict[MeshUnit, float] = {"mm": 1e-3, "m": 1.0, "inch": 0.0254}
+METRES_PER_UNIT = {"mm": 1e-3, "m": 1.0, "inch": 0.0254}
 MESH_SUFFIXES = (".stl", ".ply", ".obj")
 
 
@@ -84,19 +82,22 @@ def welded(vertices_m: FloatArray, triangles: NDArray[np.integer], tolerance_m: 
     return mesh if mesh.volume_m3 >= 0 else PartMesh(mesh.vertices_m, joined[:, ::-1].copy())
 
 
-def load_part_mesh(path: Path, unit: MeshUnit = "mm") -> PartMesh:
+def load_part_mesh(path: Path, unit: str = "mm") -> PartMesh:
     """Read a closed STL, PLY or OBJ mesh whose numbers are in `unit`.
 
     Raises:
         DepthcellError: the file is missing, of another kind, unreadable, empty, not finite, or the mesh is open.
     """
-    if unit not in get_args(MeshUnit):
-        raise DepthcellError(f"--mesh-unit {unit}: unknown; choose one of {', '.join(get_args(MeshUnit))}")
+    if unit not in METRES_PER_UNIT:
+        raise DepthcellError(f"--mesh-unit {unit}: unknown; choose one of {', '.join(METRES_PER_UNIT)}")
     if path.suffix.lower() not in MESH_SUFFIXES:
         raise DepthcellError(f"mesh {path}: unknown kind of file; give one of {', '.join(MESH_SUFFIXES)}")
     if not path.is_file():
         raise DepthcellError(f"mesh {path}: no such file; check the path")
-    raw = open3d().io.read_triangle_mesh(str(path))
+    o3d = open3d()
+    # It would print its opinion to standard output, where a program may be reading JSON.
+    with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
+        raw = o3d.io.read_triangle_mesh(str(path))
     vertices, triangles = np.asarray(raw.vertices), np.asarray(raw.triangles)
     if not len(triangles):
         raise DepthcellError(f"mesh {path}: holds no triangle that can be read; export it again as binary STL or PLY")

@@ -123,6 +123,7 @@ def written_device(camera: StationCamera) -> WrittenDevice:
         model.factory_T_color_depth(camera.serial),
         model.units_m,
         model.baseline_m,
+        color_from_left=model.color_focal_px is None,
         options={"exposure": float(EXPOSURE_US), "gain": float(GAIN_LEVEL)},
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from depthcell.acquisition.simulator.partmesh import MeshUnit, PartMesh, load_part_mesh, welded
+from depthcell.acquisition.simulator.partmesh import PartMesh, load_part_mesh, welded
 from depthcell.acquisition.simulator.terraces import Terrace, circle, flat, rectangle, terraced_solid
 from depthcell.acquisition.transform import FloatArray
 from depthcell.errors import DepthcellError
@@ -92,7 +92,7 @@ class Part:
         return _build(self.kind, frozenset((bore.name,))).mesh
 
 
-def load_part(source: str, mesh_unit: MeshUnit = "mm") -> Part:
+def load_part(source: str, mesh_unit: str = "mm") -> Part:
     """One of our own parts by name, or a mesh file.
 
     Raises:

@@ -32,6 +32,8 @@ class WrittenDevice:
         units_m: metres per count of the depth image.
         baseline_m: of the stereo pair.
         frame_rate_hz: of both streams.
+        color_from_left: whether the left imager gives the colour too, as in a D405, whose colour stream belongs to the
+            stereo sensor; other cameras have a sensor of its own for it.
         options: further options of the depth sensor by their SDK name, e.g. {"exposure": 8000.0}.
     """
 
@@ -43,6 +45,7 @@ class WrittenDevice:
     units_m: float
     baseline_m: float
     frame_rate_hz: int = 30
+    color_from_left: bool = False
     options: Mapping[str, float] = field(default_factory=lambda: _NO_MAPPING)
 
 
@@ -99,28 +102,27 @@ def _record(path: Path, device: WrittenDevice, frames: Sequence[WrittenFrame]) -
     source = rs.software_device()
     source.register_info(rs.camera_info.name, device.model)
     source.register_info(rs.camera_info.serial_number, device.serial)
-    depth_sensor, depth_profile = _depth_stream(rs, source, device)
-    sensors, profiles = [depth_sensor], [depth_profile]
+    stereo = _stereo_sensor(rs, source, device)
+    streams = [(stereo, _depth_stream(rs, stereo, device))]
     if device.color is not None:
-        color_sensor, color_profile = _color_stream(rs, source, device)
-        depth_profile.register_extrinsics_to(color_profile, _extrinsics(rs, device.T_color_depth))
-        sensors.append(color_sensor)
-        profiles.append(color_profile)
+        color_sensor = stereo if device.color_from_left else source.add_sensor("RGB Camera")
+        streams.append((color_sensor, _color_stream(rs, color_sensor, device)))
+        streams[0][1].register_extrinsics_to(streams[1][1], _extrinsics(rs, device.T_color_depth))
     recorder = rs.recorder(str(path), source)
     recording_sensors = recorder.query_sensors()
-    for sensor, profile in zip(recording_sensors, profiles, strict=True):
-        sensor.open(profile)
+    for sensor in recording_sensors:
+        sensor.open(sensor.get_stream_profiles())
         sensor.start(lambda _frame: None)
     for frame in frames:
-        _play(rs, frame, device, sensors, profiles)
+        _play(rs, frame, device, streams)
     for sensor in recording_sensors:
         sensor.stop()
         sensor.close()
 
 
-def _play(rs: Any, frame: WrittenFrame, device: WrittenDevice, sensors: list[Any], profiles: list[Any]) -> None:
+def _play(rs: Any, frame: WrittenFrame, device: WrittenDevice, streams: list[tuple[Any, Any]]) -> None:
     images = [(frame.depth_counts, frame.timestamp_ns), (frame.rgb, frame.timestamp_ns + frame.color_delay_ns)]
-    for sensor, profile, (pixels, timestamp_ns) in zip(sensors, profiles, images, strict=False):
+    for (sensor, profile), (pixels, timestamp_ns) in zip(streams, images, strict=False):
         if pixels is None:
             raise DepthcellError(f"recording of {device.serial}: frame {frame.number} has no colour image; add it")
         for name, value in {**frame.metadata, "frame_timestamp": timestamp_ns // 1000}.items():
@@ -138,23 +140,26 @@ def _play(rs: Any, frame: WrittenFrame, device: WrittenDevice, sensors: list[Any
         sensor.on_video_frame(image)
 
 
-def _depth_stream(rs: Any, source: Any, device: WrittenDevice) -> tuple[Any, Any]:
+def _stereo_sensor(rs: Any, source: Any, device: WrittenDevice) -> Any:
     sensor = source.add_sensor("Stereo Module")
     sensor.add_read_only_option(rs.option.depth_units, device.units_m)
     sensor.add_read_only_option(rs.option.stereo_baseline, device.baseline_m * 1e3)
     for name, value in device.options.items():
         sensor.add_read_only_option(getattr(rs.option, name), value)
+    return sensor
+
+
+def _depth_stream(rs: Any, sensor: Any, device: WrittenDevice) -> Any:
     stream = _video_stream(rs, device.depth, device.frame_rate_hz)
     stream.type, stream.uid, stream.fmt, stream.bpp = rs.stream.depth, 1, rs.format.z16, 2
-    return sensor, sensor.add_video_stream(stream, True)
+    return sensor.add_video_stream(stream, True)
 
 
-def _color_stream(rs: Any, source: Any, device: WrittenDevice) -> tuple[Any, Any]:
+def _color_stream(rs: Any, sensor: Any, device: WrittenDevice) -> Any:
     assert device.color is not None  # noqa: S101 - the caller asked; tells the type checker
-    sensor = source.add_sensor("RGB Camera")
     stream = _video_stream(rs, device.color, device.frame_rate_hz)
     stream.type, stream.uid, stream.fmt, stream.bpp = rs.stream.color, 2, rs.format.rgb8, 3
-    return sensor, sensor.add_video_stream(stream, True)
+    return sensor.add_video_stream(stream, True)
 
 
 def _video_stream(rs: Any, intrinsics: Intrinsics, frame_rate_hz: int) -> Any:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from depthcell.acquisition.simulator.appearance import PLATE, ColorSensor, Lamp, texture_tile
 from depthcell.acquisition.simulator.cameras import ThermalDrift, stereo_model
 from depthcell.acquisition.simulator.defects import DefectKind
-from depthcell.acquisition.simulator.partmesh import MeshUnit
 from depthcell.acquisition.simulator.parts import Part, load_part
 from depthcell.acquisition.simulator.rig import StationCamera, build_rig
 from depthcell.acquisition.simulator.stereo import StereoNoise
@@ -50,7 +49,7 @@ class StationPlan:
     camera_model: str
     cameras: int
     seed: int
-    mesh_unit: MeshUnit = "mm"
+    mesh_unit: str = "mm"
     frames: int = 8
     defect_rate: float = 0.5
     defect_kinds: tuple[DefectKind, ...] = ()
