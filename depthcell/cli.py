@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (
+VERBS = (
     acquisition.devices,
     acquisition.record,
     inspection.simulate,
@@ -36,7 +36,8 @@ for verb in (
     inspection.inspect,
     inspection.listen,
     inspection.demo,
-):
+)
+for verb in VERBS:
     app.command()(verb)
 
 
@@ -76,7 +77,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except DepthcellError as error:
         code = _refuse(str(error), error.reason.value, words)
     except TyperException as error:
-        code = _refuse(f"{error} See depthcell --help", "usage", words)
+        of_verb = f"{words[0]} " if words[0] in {verb.__name__ for verb in VERBS} else ""
+        code = _refuse(f"{error.format_message().rstrip('.')}; see depthcell {of_verb}--help", "usage", words)
     sys.exit(code or 0)
 
 
