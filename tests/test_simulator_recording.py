@@ -67,7 +67,7 @@ def test_the_camera_says_of_itself_what_it_was_told(tmp_path: Path) -> None:
     assert recording.T_color_depth is not None
     np.testing.assert_allclose(recording.T_color_depth.matrix, T_COLOR_DEPTH.matrix, atol=1e-6)
     for stream, intrinsics in zip(recording.streams, (DEPTH, COLOR), strict=True):
-        assert intrinsics is not None
+        assert stream.intrinsics is not None
         assert stream.intrinsics.distortion is intrinsics.distortion
         for name in ("width_px", "height_px", "fx_px", "fy_px", "cx_px", "cy_px", "coefficients"):
             assert getattr(stream.intrinsics, name) == pytest.approx(getattr(intrinsics, name))
