@@ -6,6 +6,7 @@ Run as a process of its own, since the SDK's playback can hang and cannot be sto
 
 import hashlib
 import json
+import os
 import sys
 import threading
 import time
@@ -100,7 +101,4 @@ def _intrinsics(streams: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     print(json.dumps(play(Path(sys.argv[1]), "--count" in sys.argv)), flush=True)
-    # The SDK's threads may hang when the interpreter ends.
-    import os
-
-    os._exit(0)
+    os._exit(0)  # the SDK's threads can hang when the interpreter ends in order
