@@ -38,7 +38,7 @@ def inspect(  # noqa: PLR0913, PLR0917 - one parameter for each option of the ve
     plan = RunPlan(source, recipe, cell, out, frames, not no_report, wait)
     outlet = NoOutlet() if bind is None else VerdictPublisher(read_endpoint(bind, "--bind", insecure=insecure))
     notes = Console(stderr=True, soft_wrap=True, highlight=False)
-    with Progress(console=notes, transient=True) as progress:
+    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as progress:
         task = progress.add_task("inspect", total=None)
 
         def show(verdict: Verdict) -> None:

@@ -117,6 +117,7 @@ def run_demo(plan: DemoPlan, console: Console) -> DemoResult:
         DepthcellError: the folder is not ours, or the controller did not hear everything.
     """
     started_s = time.monotonic()
+    check_out(plan.out)
     console.print(f"1. simulating {plan.parts} parts and {plan.golden} good ones to learn from, 3 cameras, {plan.out}")
     truths = _simulated(plan, console)
     with VerdictPublisher(Endpoint("127.0.0.1", "*")) as outlet:
@@ -163,12 +164,11 @@ def as_json_object(result: DemoResult) -> dict[str, object]:
 
 
 def _simulated(plan: DemoPlan, console: Console) -> tuple[PartTruth, ...]:
-    check_out(plan.out)
     station_plan = StationPlan(part="bracket", camera_model="D405", cameras=3, seed=plan.seed, frames=plan.frames)
     settings = RunSettings(parts=plan.parts, golden=plan.golden, jobs=plan.jobs)
     make_room(plan.out, force=False)
     check_space(station_plan, settings, plan.out)
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("   simulate", total=plan.parts + plan.golden)
         return simulate_station(station_plan, settings, plan.out, lambda _: progress.advance(task))
 
