@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket as network
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -34,7 +36,7 @@ from depthcell.inspect.listener import (
     VerdictsLost,
 )
 from depthcell.inspect.publisher import VerdictPublisher
-from depthcell.inspect.verdict import Verdict, to_json
+from depthcell.inspect.verdict import Decision, Verdict, to_json
 from depthcell.inspect.wire import (
     SILENCE_S,
     TOPIC_END,
@@ -440,3 +442,23 @@ def test_a_strangers_words_change_nothing(make_verdict: MakeVerdict) -> None:
         publisher.close(complete=True)
     assert publisher.delivery.count == 1
     assert publisher.delivery.confirmed == {}
+
+
+def test_the_readers_example_of_the_docs_runs(make_verdict: MakeVerdict) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "wire.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert "tcp://127.0.0.1:5556" in example
+    with VerdictPublisher(ANYWHERE) as publisher:
+        code = example.replace("tcp://127.0.0.1:5556", publisher.endpoint)
+        reader = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE)
+        assert reader.stdout is not None
+        try:
+            assert publisher.wait_for_listener(20.0)
+            publisher.publish(make_verdict(1))
+            publisher.publish(make_verdict(2, Decision.OK))
+            lines = [reader.stdout.readline().decode() for _ in range(2)]
+        finally:
+            reader.kill()
+            reader.communicate()
+    assert lines[0].startswith("REJECT part_001 dent")
+    assert lines[1].startswith("ACCEPT part_002")
