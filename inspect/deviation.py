@@ -26,6 +26,9 @@ from depthcell.inspect.surface import Surface
 SCALES = (1.1, 2.0, 4.0)
 """Radii of the neighbourhoods that are averaged, in patch spacings."""
 
+TOUCHING = 1.7
+"""Patches nearer than this many spacings touch each other."""
+
 MIN_COVERED = 0.5
 """Share of a neighbourhood's patches that must hold points."""
 
@@ -126,6 +129,7 @@ class DeviationScales:
         radii_m: of the neighbourhoods, ascending.
         smallest: index of the radius whose disc has the smallest area that must be told apart.
         neighbours: (K, K) for each radius, see `Surface.neighbours`.
+        touching: (K, K), patches that touch each other.
     """
 
     def __init__(self, surface: Surface, min_area_m2: float) -> None:
@@ -136,6 +140,7 @@ class DeviationScales:
         self.radii_m = tuple(sorted({smallest_m, *(r for r in fixed if not 0.8 < r / smallest_m < 1.25)}))
         self.smallest = self.radii_m.index(smallest_m)
         self.neighbours = tuple(surface.neighbours(radius_m) for radius_m in self.radii_m)
+        self.touching = surface.neighbours(TOUCHING * surface.spacing_m)
         self._sizes = tuple(np.diff(near.indptr) for near in self.neighbours)
 
     def map(self, cloud: PartCloud, points: PointDeviation, alignment: Alignment) -> DeviationMap:

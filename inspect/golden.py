@@ -16,6 +16,7 @@ from depthcell.calib.cell import Cell
 from depthcell.errors import DepthcellError, Reason
 from depthcell.files import written_beside
 from depthcell.inspect.color_check import ViewStatistics, fit_view, score_view
+from depthcell.inspect.coverage import largest_gap
 from depthcell.inspect.deviation import DeviationMap, DeviationScales
 from depthcell.inspect.observation import Observation, Observer
 from depthcell.inspect.pooling import neighbourhood_max
@@ -39,6 +40,7 @@ class Golden:
         calibrated_at: of the cell that saw them; another calibration sees other deviations.
         part_ids: which parts.
         shape: of their deviations from the reference.
+        largest_gap_m2: largest connected surface that one of them left unmeasured though the others show it.
         colors: serial number -> of the colours that this camera saw; empty without colour.
     """
 
@@ -46,6 +48,7 @@ class Golden:
     calibrated_at: str
     part_ids: tuple[str, ...]
     shape: ShapeStatistics
+    largest_gap_m2: float
     colors: Mapping[str, ViewStatistics]
 
     def save(self, path: Path) -> None:
@@ -55,6 +58,7 @@ class Golden:
             "surface": self.surface,
             "calibrated_at": self.calibrated_at,
             "part_ids": self.part_ids,
+            "largest_gap_m2": self.largest_gap_m2,
             "serials": list(self.colors),
         }
         arrays = {"about": np.array(json.dumps(about, sort_keys=True))} | _columns("shape", self.shape)
@@ -84,7 +88,14 @@ class Golden:
                 }
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DepthcellError(f"golden {path}: missing or damaged ({error}); {advice}", Reason.BAD_INPUT) from error
-        return cls(about["surface"], about["calibrated_at"], tuple(about["part_ids"]), shape, MappingProxyType(colors))
+        return cls(
+            surface=about["surface"],
+            calibrated_at=about["calibrated_at"],
+            part_ids=tuple(about["part_ids"]),
+            shape=shape,
+            largest_gap_m2=about["largest_gap_m2"],
+            colors=MappingProxyType(colors),
+        )
 
     def check_fits(self, observer: Observer) -> None:
         """Refuse statistics of another mesh, region or calibration.
@@ -129,8 +140,14 @@ def golden_of(observations: Sequence[Observation], part_ids: Sequence[str], obse
         views = [o.colors[serial] for o in observations if serial in o.colors]
         if len(views) >= MIN_PARTS:
             colors[serial] = _calibrated_view(views, observer.scales)
+    gaps = [largest_gap(shape.known, o.deviation, observer.scales) for o in observations]
     return Golden(
-        observer.surface.identity, observer.cell.calibrated_at, tuple(part_ids), shape, MappingProxyType(colors)
+        surface=observer.surface.identity,
+        calibrated_at=observer.cell.calibrated_at,
+        part_ids=tuple(part_ids),
+        shape=shape,
+        largest_gap_m2=max(gap.area_m2 for gap in gaps),
+        colors=MappingProxyType(colors),
     )
 
 

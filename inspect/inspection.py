@@ -1,19 +1,29 @@
 """The whole cycle on one page of verbs: one part's frames in, one verdict out, with all that a report needs."""
 
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
+from depthcell import __version__
+from depthcell.acquisition.partfolder import PartFolder
 from depthcell.calib.cell import Cell
+from depthcell.errors import DepthcellError
 from depthcell.fusion.align import Alignment
 from depthcell.fusion.fuse import FusedPart, PartAccumulator
+from depthcell.inspect.decision import combine
+from depthcell.inspect.golden import Golden
+from depthcell.inspect.judgement import Judgement, judge
+from depthcell.inspect.observation import Observation, Observer
 from depthcell.inspect.recipe import Recipe
-from depthcell.inspect.verdict import Verdict
+from depthcell.inspect.verdict import Provenance, Verdict, sealed
 
-if TYPE_CHECKING:
-    from depthcell.acquisition.partfolder import PartFolder
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +53,8 @@ class Inspection:
         alignment: where the part lies; None where that failed.
         deviation_m: (N,) float32, signed distance from the reference, positive outside the material; NaN where the
             point was not compared.
-        significance: (N,) float32, deviation from what good parts show over its standard uncertainty, averaged over
-            the best of the scales; NaN where the point was not compared.
+        significance: (N,) float32, signed deviation from good parts over its standard uncertainty, the largest of all
+            scales at the point's place; NaN where it was not compared.
         color_score: (N,) float32, colour difference from good parts over its standard uncertainty; NaN where there is
             no colour or no colour check.
         finding_points: for each of `verdict.findings`, the indices of its points.
@@ -60,10 +70,19 @@ class Inspection:
 
 
 class Inspector:
-    """Judges parts by one recipe in one cell. Everything that does not depend on the part is prepared once."""
+    """Judges parts by one recipe in one cell. Everything that does not depend on the part is prepared once.
 
-    recipe: Recipe
-    cell: Cell
+    Attributes:
+        recipe: what a part must be.
+        cell: what sees it.
+    """
+
+    def __init__(self, observer: Observer, cell: Cell, golden: Golden | None) -> None:
+        self.recipe = observer.recipe
+        self.cell = cell
+        self._observer = observer
+        self._golden = golden
+        self._cell_sha256, self._recipe_sha256 = cell.sha256, observer.recipe.sha256
 
     @classmethod
     def load(cls, recipe: Recipe, cell: Cell) -> "Inspector":
@@ -72,22 +91,128 @@ class Inspector:
         Raises:
             DepthcellError: the recipe does not fit the cell, or one of its files is missing or does not fit.
         """
-        raise NotImplementedError
+        observer = Observer(recipe, cell)
+        golden = None if recipe.golden_path is None else Golden.load(recipe.golden_path)
+        if golden is not None:
+            golden.check_fits(observer)
+        return cls(observer, cell, golden)
 
-    def judge(self, part: "PartFolder", sequence: int, trigger_id: str) -> Inspection:
+    def judge(self, part: PartFolder, sequence: int, trigger_id: str) -> Inspection:
         """Read, fuse and judge one recorded part. A bad part or recording never raises: it is CANNOT-TELL or NOK."""
-        raise NotImplementedError
+        clock = _Clock()
+        frames, gaps = self.accumulator(), []
+        recording_sha256 = ""
+        with clock.stage("read"):
+            try:
+                recording_sha256 = part.sha256
+                for frameset in part.framesets(self.recipe.cell.cameras):
+                    frames.add(frameset)
+            except (DepthcellError, OSError) as error:
+                gaps.append(f"the recording is not whole: {error}")
+        identity = Identity(part.part_id, trigger_id, sequence, recording_sha256)
+        return self.judge_frames(frames, identity, tuple(gaps), clock)
 
     def accumulator(self) -> PartAccumulator:
         """A fresh accumulator for the frames of one part, set to the recipe's region."""
-        raise NotImplementedError
+        return self._observer.accumulator()
 
-    def judge_frames(self, frames: PartAccumulator, identity: Identity, gaps: tuple[str, ...] = ()) -> Inspection:
+    def judge_frames(
+        self, frames: PartAccumulator, identity: Identity, gaps: tuple[str, ...] = (), clock: "_Clock | None" = None
+    ) -> Inspection:
         """Judge a part whose frames have all arrived: all that is left to do after the last frame.
 
         Args:
             frames: from `accumulator`, with every frame set of the part added.
             identity: which part this is.
             gaps: evidence that is known to be missing, in words; with any of them the part cannot be OK.
+            clock: that has timed the stages so far; None starts one.
         """
-        raise NotImplementedError
+        clock = clock or _Clock()
+        fused, observation, judgement = None, None, None
+        try:
+            with clock.stage("fuse"):
+                fused = frames.fuse()
+            with clock.stage("observe"):
+                observation = self._observer.observe(fused)
+            with clock.stage("judge"):
+                judgement = judge(observation, self._observer, self._golden)
+        except DepthcellError as error:
+            gaps = (*gaps, str(error))
+        except Exception as error:  # an error of ours must not stop the line, nor let a part pass
+            _LOG.exception("part %s", identity.part_id)
+            gaps = (*gaps, f"internal error ({type(error).__name__}: {error}); report it with this recording")
+        verdict = self._verdict(identity, judgement, gaps, clock)
+        return _inspection(verdict, fused, observation, judgement)
+
+    def _verdict(
+        self, identity: Identity, judgement: Judgement | None, gaps: tuple[str, ...], clock: "_Clock"
+    ) -> Verdict:
+        """Everything that was found, combined, sealed."""
+        checks = () if judgement is None else judgement.checks
+        gaps = gaps if judgement is None else (*gaps, *judgement.gaps)
+        decision, reasons = combine(checks, gaps)
+        return sealed(
+            Verdict(
+                schema_version=1,
+                verdict=decision,
+                part_id=identity.part_id,
+                trigger_id=identity.trigger_id,
+                sequence=identity.sequence,
+                findings=() if judgement is None else tuple(found.finding for found in judgement.found),
+                measurements=() if judgement is None else judgement.measurements,
+                reasons=reasons,
+                timings_ms=clock.timings_ms(),
+                issued_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                provenance=Provenance(
+                    recording=identity.recording_sha256,
+                    cell=self._cell_sha256,
+                    recipe=self._recipe_sha256,
+                    model=None,
+                    software=f"depthcell {__version__}",
+                ),
+            )
+        )
+
+
+class _Clock:
+    """Times the stages of one part."""
+
+    def __init__(self) -> None:
+        self._started_s = time.perf_counter()
+        self._stages_ms: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what is done within."""
+        started_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stages_ms[name] = round((time.perf_counter() - started_s) * 1e3, 3)
+
+    def timings_ms(self) -> dict[str, float]:
+        """Each stage in its order, and the total since the part was begun."""
+        return self._stages_ms | {"total": round((time.perf_counter() - self._started_s) * 1e3, 3)}
+
+
+def _inspection(
+    verdict: Verdict, fused: FusedPart | None, observation: Observation | None, judgement: Judgement | None
+) -> Inspection:
+    count = 0 if fused is None else len(fused.cloud)
+    unknown = np.full(count, np.nan, np.float32)
+    deviation_m, significance, color_score = unknown, unknown, unknown
+    if observation is not None and judgement is not None:
+        points = observation.deviation.points
+        compared = points.patch >= 0
+        deviation_m = np.where(compared, points.deviation_m, np.nan).astype(np.float32)
+        significance = np.where(compared, judgement.significance[points.patch], np.nan).astype(np.float32)
+        color_score = np.where(compared, judgement.color_score[points.patch], np.nan).astype(np.float32)
+    return Inspection(
+        verdict=verdict,
+        fused=fused,
+        alignment=None if observation is None else observation.alignment,
+        deviation_m=deviation_m,
+        significance=significance,
+        color_score=color_score,
+        finding_points=() if judgement is None else tuple(found.points for found in judgement.found),
+    )

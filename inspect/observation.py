@@ -44,7 +44,7 @@ class Observer:
 
     Attributes:
         recipe: what the part must be.
-        cell: what sees it.
+        cell: what sees it: the recipe's cameras alone.
         reference: the perfect part.
         surface: its patches within the recipe's region.
         scales: averages over them.
@@ -57,7 +57,7 @@ class Observer:
         Raises:
             DepthcellError: the recipe does not fit the cell, or the mesh or the region is not usable.
         """
-        self.recipe, self.cell = recipe, cell
+        self.recipe = recipe
         for serial in recipe.cell.cameras:
             if serial not in cell.cameras:
                 known = ", ".join(cell.cameras)
@@ -65,6 +65,8 @@ class Observer:
                     f"recipe '{recipe.name}': cell.cameras names {serial}, but cell '{cell.name}' has only {known}",
                     Reason.RECIPE_INVALID,
                 )
+        # A cell may have cameras that this part does not need.
+        self.cell = Cell(cell.name, {serial: cell.camera(serial) for serial in recipe.cell.cameras}, cell.calibrated_at)
         self.reference = Reference.load(recipe.mesh_path, recipe.reference.mesh_unit)
         lower, upper = recipe.region.min_m, recipe.region.max_m
         self.surface = Surface.build(self.reference, lower, upper, recipe.surface.min_area_m2)

@@ -14,9 +14,6 @@ from depthcell.inspect.shape_check import ShapeScore
 GROWING = 2.5
 """Significance down to which a region is grown around its seeds; its area depends on it."""
 
-TOUCHING = 1.7
-"""Patches nearer than this many spacings touch each other."""
-
 FINE_M = 0.0025
 """Regions are outlined on the coarsest averages of at most this radius, so that they do not bleed out."""
 
@@ -35,23 +32,26 @@ class PatchRegion:
 
 
 def shape_regions(
-    score: ShapeScore, scales: DeviationScales, touching: Any, significance: float, min_area_m2: float
+    score: ShapeScore, scales: DeviationScales, significance: float, min_area_m2: float
 ) -> list[PatchRegion]:
     """Regions too high and too low, of any scale.
 
     Args:
         score: the part against good parts.
         scales: the averages it was computed on.
-        touching: (K, K) sparse, which patches touch.
         significance: of a seed.
         min_area_m2: smaller regions are left out.
     """
     found = []
     for sign in (1.0, -1.0):
-        signed = np.nan_to_num(sign * score.significance)
-        found += _one_sided(signed, scales, touching, significance)
+        found += multiscale_regions(np.nan_to_num(sign * score.significance), scales, significance)
+    return large_enough(found, scales, min_area_m2)
+
+
+def large_enough(regions: list[PatchRegion], scales: DeviationScales, min_area_m2: float) -> list[PatchRegion]:
+    """The regions of at least this area."""
     area_m2 = scales.surface.area_m2
-    return [region for region in found if area_m2[region.patches].sum() >= min_area_m2]
+    return [region for region in regions if area_m2[region.patches].sum() >= min_area_m2]
 
 
 def grown(
@@ -65,6 +65,8 @@ def grown(
         member: (K,) patches that may belong to a region.
         touching: (K, K) sparse, which patches touch.
     """
+    if not seeds.any():
+        return []
     chosen = np.flatnonzero(member | seeds)
     _, label = connected_components(touching[chosen][:, chosen], directed=False)
     with_seed = np.unique(label[seeds[chosen]])
@@ -72,13 +74,13 @@ def grown(
     return [PatchRegion(patches, float(significant[patches].max())) for patches in regions]
 
 
-def _one_sided(
-    signed: NDArray[np.float64], scales: DeviationScales, touching: Any, significance: float
-) -> list[PatchRegion]:
-    """Outline on fine averages; what only coarse averages see is outlined on those."""
+def multiscale_regions(signed: NDArray[np.float64], scales: DeviationScales, significance: float) -> list[PatchRegion]:
+    """Regions where `signed` (S, K) is large: outlined on fine averages, or on coarse ones if only those see them."""
+    touching = scales.touching
     fine = max(number for number, radius_m in enumerate(scales.radii_m) if number == 0 or radius_m <= FINE_M)
     best = signed.max(axis=0)
-    regions = grown(best, (signed[: fine + 1] >= significance).any(axis=0), signed[fine] >= GROWING, touching)
+    seeds = signed[: fine + 1].max(axis=0) >= significance
+    regions = grown(best, seeds, signed[fine] >= GROWING, touching)
     for number in range(fine + 1, len(scales.radii_m)):
         covered = np.zeros(len(best))
         for region in regions:

@@ -172,14 +172,16 @@ class BoreSection(_Section):
         name: what the verdict calls it.
         position_mm: centre at the mouth, frame "part".
         axis: direction out of the material; need not be of unit length.
-        diameter_mm, tolerance_mm: nominal diameter and its tolerance, plus and minus.
+        diameter_mm: nominal.
+        tolerance_mm: of the diameter, plus and minus. Without it the bore has to be there, and its diameter is
+            reported but decides nothing: right for a cell that sees too little of the wall.
     """
 
     name: Name
     position_mm: tuple[Finite, Finite, Finite]
     axis: tuple[Finite, Finite, Finite] = (0.0, 0.0, 1.0)
     diameter_mm: Positive
-    tolerance_mm: Positive
+    tolerance_mm: Positive | None = None
 
     @field_validator("axis")
     @classmethod
@@ -190,7 +192,7 @@ class BoreSection(_Section):
 
     @model_validator(mode="after")
     def _tolerance_is_smaller(self) -> Self:
-        if self.tolerance_mm >= self.diameter_mm / 2:
+        if self.tolerance_mm is not None and self.tolerance_mm >= self.diameter_mm / 2:
             raise ValueError(f"tolerance_mm {self.tolerance_mm:g} must be below half of diameter_mm")
         return self
 
@@ -203,6 +205,13 @@ class BoreSection(_Section):
     def direction(self) -> NDArray[np.float64]:
         """Unit vector (3,) out of the material, frame "part"."""
         return np.array(self.axis) / math.hypot(*self.axis)
+
+    @property
+    def limits_mm(self) -> tuple[float | None, float | None]:
+        """Smallest and largest diameter allowed; None without a tolerance."""
+        if self.tolerance_mm is None:
+            return None, None
+        return self.diameter_mm - self.tolerance_mm, self.diameter_mm + self.tolerance_mm
 
     @property
     def radius_m(self) -> float:
