@@ -109,7 +109,7 @@ def cached_field(
     """`build_field`, kept in the user's cache folder under `identity` if it took longer than a second."""
     path = _cache_folder() / f"distance-field-{VERSION}-{identity}.npz"
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             return DistanceField(content["origin_m"], float(content["spacing_m"]), content["values_m"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         pass  # not there, or damaged: built anew
