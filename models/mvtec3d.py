@@ -8,9 +8,10 @@ rgb and gt are PNG, xyz is a TIFF (H, W, 3) float32 in metres, one pixel to one 
 was measured; that becomes NaN here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import cv2
 import numpy as np
@@ -50,12 +51,33 @@ class Scan:
     """One part as the sensor saw it.
 
     Attributes:
+        name: what messages call it.
         rgb: (H, W, 3) uint8.
         xyz_cam: (H, W, 3) float32, metres, frame of the camera (z forward); NaN where not measured.
     """
 
+    name: str
     rgb: NDArray[np.uint8]
     xyz_cam: NDArray[np.float32]
+
+
+class ScansOnDemand(Sequence[Scan]):
+    """Scans that are read each time they are asked for, so that a large data set needs little memory."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Scan: ...
+    @overload
+    def __getitem__(self, index: slice) -> "ScansOnDemand": ...
+    def __getitem__(self, index: int | slice) -> "Scan | ScansOnDemand":
+        if isinstance(index, slice):
+            return ScansOnDemand(self._samples[index])
+        return load_scan(self._samples[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +129,7 @@ def load_scan(sample: Sample) -> Scan:
     xyz_cam[~xyz_cam.any(axis=2)] = np.nan
     if not np.isfinite(xyz_cam).any():
         raise DepthcellError(f"{sample.xyz}: holds no measured point; record this part again or remove it")
-    return Scan(rgb.astype(np.uint8, copy=False), xyz_cam)
+    return Scan(str(sample.rgb), rgb.astype(np.uint8, copy=False), xyz_cam)
 
 
 def load_mask(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_]:
