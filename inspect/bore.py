@@ -155,18 +155,18 @@ def _outcome(
 def _about(bore: BoreSection, observation: Observation) -> _Local:
     """Points within twice the radius of the axis and a diameter or so of the mouth."""
     cloud = observation.fused.cloud
-    T_part_cell = observation.alignment.T_cell_part.inverse()
-    offset = T_part_cell @ cloud.points_cell - bore.position_m
+    offset = observation.deviation.points.points_part - bore.position_m
     height_m = offset @ bore.direction
+    around = np.einsum("ij,ij->i", offset, offset) - height_m**2
+    near = np.flatnonzero((around < (2 * bore.radius_m) ** 2) & (np.abs(height_m) < 6 * bore.radius_m))
+    offset, height_m = offset[near], height_m[near]
     radial = offset - height_m[:, None] * bore.direction
-    distance_m = np.linalg.norm(radial, axis=1)
-    near = np.flatnonzero((distance_m < 2 * bore.radius_m) & (np.abs(height_m) < 6 * bore.radius_m))
     first = np.cross(bore.direction, np.eye(3)[np.argmin(np.abs(bore.direction))])
     first /= np.linalg.norm(first)
     axes = np.stack((first, np.cross(bore.direction, first)), axis=1)
-    normals = T_part_cell.rotate(cloud.normals_cell[near].astype(np.float64))
-    inwards = np.einsum("ij,ij->i", normals, radial[near]) / np.maximum(distance_m[near], 1e-9)
-    return _Local(cloud[near], offset[near], radial[near] @ axes, height_m[near], inwards)
+    normals = observation.alignment.T_cell_part.inverse().rotate(cloud.normals_cell[near].astype(np.float64))
+    inwards = np.einsum("ij,ij->i", normals, radial) / np.maximum(np.linalg.norm(radial, axis=1), 1e-9)
+    return _Local(cloud[near], offset, radial @ axes, height_m, inwards)
 
 
 def _rim_seen(local: _Local, bore: BoreSection) -> float:

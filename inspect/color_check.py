@@ -13,13 +13,13 @@ from depthcell.inspect.deviation import DeviationScales
 from depthcell.inspect.pooling import PRIOR_PARTS, mean_of_parts, neighbourhood_mean, steadied_variance
 from depthcell.inspect.view_color import ViewColor, gain_to, lab_of
 
-LAB_FLOOR = (0.6, 0.4, 0.4)
+LAB_FLOOR = (1.0, 0.6, 0.6)
 """Standard deviation of L*, a*, b* that is granted everywhere: sensor noise and rounding to 8 bits."""
 
-LINE_FLOOR_COUNTS = 0.7
+LINE_FLOOR_COUNTS = 1.2
 """The same for lines, in counts."""
 
-REGISTRATION = 0.35
+REGISTRATION = 0.5
 """Share of the colour difference between neighbouring patches that a slip of the alignment may mix in."""
 
 SHOWN = 0.8

@@ -11,7 +11,7 @@ from depthcell.acquisition.transform import FloatArray
 WHITE_SHARE = 0.1
 """Share of the noise's variance that neighbours do not have in common: rounding to counts, and merging."""
 
-MOST_POINTS = 240
+MOST_POINTS = 160
 """Points taken, evenly, since noise that is alike over several points is told as well by a few of them."""
 
 

@@ -21,7 +21,7 @@ from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.uncertainty import pose_variance_m2
 from depthcell.inspect.sight import EDGE_WIDTH
-from depthcell.inspect.surface import Surface
+from depthcell.inspect.surface import PatchGrid, Surface
 
 SCALES = (1.1, 2.0, 4.0)
 """Radii of the neighbourhoods that are averaged, in patch spacings."""
@@ -45,10 +45,12 @@ class PointDeviation:
     """The cloud against the reference, point by point, in the cloud's order.
 
     Attributes:
+        points_part: (N, 3) float64, the points in the frame "part".
         patch: (N,) intp, patch of the surface the point belongs to; -1 for none.
         deviation_m: (N,) float64, signed distance from the reference, positive outside the material.
     """
 
+    points_part: NDArray[np.float64]
     patch: NDArray[np.intp]
     deviation_m: NDArray[np.float64]
 
@@ -92,7 +94,9 @@ class DeviationMap:
     scales: tuple[ScaleDeviation, ...]
 
 
-def compare(cloud: PartCloud, alignment: Alignment, reference: Reference, surface: Surface) -> PointDeviation:
+def compare(
+    cloud: PartCloud, alignment: Alignment, reference: Reference, surface: Surface, grid: PatchGrid
+) -> PointDeviation:
     """Signed distance of every point from the face of the reference it belongs to.
 
     The nearest face is the right one unless the part is thin and bent: then the nearest may be the opposite face, which
@@ -103,10 +107,10 @@ def compare(cloud: PartCloud, alignment: Alignment, reference: Reference, surfac
     and belongs to no patch.
     """
     T_part_cell = alignment.T_cell_part.inverse()
-    points_part = T_part_cell @ cloud.points_cell
+    points_part = np.asarray(T_part_cell @ cloud.points_cell, dtype=np.float64)
     normals_part = T_part_cell.rotate(cloud.normals_cell.astype(np.float64))
     deviation_m, outward = reference.signed_distance_and_gradient(points_part)
-    patch = surface.nearest(points_part - deviation_m[:, None] * outward)
+    patch = grid.nearest(points_part - deviation_m[:, None] * outward)
     facing = np.einsum("ij,ij->i", outward, normals_part)
     opposed = np.flatnonzero(facing < OPPOSED)
     if len(opposed):
@@ -118,7 +122,7 @@ def compare(cloud: PartCloud, alignment: Alignment, reference: Reference, surfac
         facing[found] = 1.0
     spread = (facing < FACING) & (np.abs(deviation_m) < EDGE_WIDTH * cloud.correlation_m)
     patch[spread] = -1
-    return PointDeviation(patch, deviation_m)
+    return PointDeviation(points_part, patch, deviation_m)
 
 
 class DeviationScales:

@@ -20,13 +20,13 @@ from depthcell.inspect.recipe import BoreSection
 from depthcell.inspect.shape_check import ShapeScore
 from depthcell.inspect.verdict import Finding, Position, Quantity
 
-FIT_SHARE = 0.6
+FIT_SHARE = 0.45
 """Radius of the patch of surface that is fitted about an extreme, in radii of the region."""
 
 FIT_RADIUS_M = (0.002, 0.006)
 """Limits of that radius."""
 
-RESOLUTION_SHARE = 0.3
+RESOLUTION_SHARE = 0.5
 """Uncertainty of the correction for the matching window, as a share of it."""
 
 CAMERA_SHARE = 0.05
@@ -100,8 +100,7 @@ def shape_finding(region: PatchRegion, evidence: Evidence, *, in_color: bool) ->
 def missing_bore_finding(bore: BoreSection, evidence: Evidence) -> Found:
     """A bore whose mouth is closed. Its depth is how far what closes it lies from the nearest wall of an open one."""
     surface, cloud = evidence.scales.surface, evidence.observation.fused.cloud
-    T_part_cell = evidence.observation.alignment.T_cell_part.inverse()
-    points = _within(bore, T_part_cell @ cloud.points_cell, 1.0)
+    points = _within(bore, evidence.observation.deviation.points.points_part, 1.0)
     deviation_m = evidence.observation.deviation.points.deviation_m[points]
     farthest = points[np.argsort(deviation_m)[int(0.9 * (len(points) - 1))]]
     depth = _quantity(
@@ -196,7 +195,7 @@ def _fitted_extreme(peak: int, radius_m: float, evidence: Evidence) -> tuple[flo
     if len(candidates) < 24:
         return None
     chosen = candidates[evenly(len(candidates))]
-    points = evidence.observation.alignment.T_cell_part.inverse() @ cloud.points_cell[chosen]
+    points = evidence.observation.deviation.points.points_part[chosen]
     u, v = ((points - centre) @ _tangents(surface.normals_part[peak])).T
     design = np.column_stack((np.ones(len(u)), u, v, u * u, u * v, v * v))
     correlation_m = cloud.correlation_m[chosen].astype(np.float64)

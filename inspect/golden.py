@@ -165,7 +165,10 @@ def _observed(observer: Observer, part: PartFolder) -> Observation:
 def _calibrated_shape(maps: Sequence[DeviationMap], observer: Observer) -> ShapeStatistics:
     """Fit to all parts; set the factors by judging each part with the statistics of the others."""
     scales = observer.scales
-    scores = [score_shape(one, fit_shape(others, scales), observer.sight) for one, others in _leave_one_out(maps)]
+    scores = [
+        score_shape(one, fit_shape(others, scales), observer.sight, observer.negligible_m)
+        for one, others in _leave_one_out(maps)
+    ]
     significance = np.abs(np.stack([score.significance for score in scores]))
     factor = [_factor(significance[:, number], scales.neighbours[-1]) for number in range(significance.shape[1])]
     return replace(fit_shape(maps, scales), factor=np.stack(factor))

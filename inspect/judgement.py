@@ -55,7 +55,7 @@ def judge(observation: Observation, observer: Observer, golden: Golden | None) -
     """
     complete = all(serial not in observation.fused.missing for serial in observer.recipe.cell.cameras)
     good = golden.shape if golden is not None and complete else None
-    shape = score_shape(observation.deviation, good, observer.sight)
+    shape = score_shape(observation.deviation, good, observer.sight, observer.negligible_m)
     expected = observer.sight.well_seen if good is None else good.known
     evidence = Evidence(
         observation=observation,

@@ -15,11 +15,14 @@ from depthcell.fusion.region import Region
 from depthcell.inspect.deviation import DeviationMap, DeviationScales, compare
 from depthcell.inspect.recipe import Recipe
 from depthcell.inspect.sight import Sight
-from depthcell.inspect.surface import Surface
+from depthcell.inspect.surface import PatchGrid, Surface
 from depthcell.inspect.view_color import ViewColor, sample_view
 
 EDGE_MARGIN_PX = 4
 """Pixels left out on both sides of a depth jump: half a matching window, and as much again by which it fattens."""
+
+NEGLIGIBLE = 0.1
+"""Share of the tolerance that parts may differ by without anybody minding."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,11 +73,17 @@ class Observer:
         self.reference = Reference.load(recipe.mesh_path, recipe.reference.mesh_unit)
         lower, upper = recipe.region.min_m, recipe.region.max_m
         self.surface = Surface.build(self.reference, lower, upper, recipe.surface.min_area_m2)
+        self._grid = PatchGrid(self.surface, self.reference)
         self.scales = DeviationScales(self.surface, recipe.surface.min_area_m2)
         region = Region(recipe.pose.T_cell_part, lower, upper)
         self._fusion = FusionSettings(region=region, edge_margin_px=EDGE_MARGIN_PX)
         self._alignment = AlignmentSettings(capture_m=recipe.pose.max_shift_m, capture_rad=recipe.pose.max_turn_rad)
         self.sight = Sight.of(self.surface, self.reference, recipe, cell)
+
+    @property
+    def negligible_m(self) -> float:
+        """Deviation that nobody minds, metres."""
+        return NEGLIGIBLE * self.recipe.surface.tolerance_m
 
     def accumulator(self) -> PartAccumulator:
         """A fresh accumulator for the frames of one part, set to the recipe's region."""
@@ -87,7 +96,7 @@ class Observer:
             DepthcellError: the part could not be aligned.
         """
         alignment = align(fused.cloud, self.reference, self.recipe.pose.T_cell_part, self.cell, self._alignment)
-        points = compare(fused.cloud, alignment, self.reference, self.surface)
+        points = compare(fused.cloud, alignment, self.reference, self.surface, self._grid)
         deviation = self.scales.map(fused.cloud, points, alignment)
         return Observation(fused, alignment, deviation, self._colors(fused, alignment))
 

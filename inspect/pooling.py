@@ -12,17 +12,19 @@ PRIOR_PARTS = 8.0
 
 
 def neighbourhood_mean(near: Any, values: FloatArray) -> NDArray[np.float64]:
-    """Mean of `values` (K, ...) over each patch's neighbours; NaN are left out, and come out where all are NaN.
+    """Mean of `values` (K, ...) over each patch's neighbours.
+
+    A patch with any NaN among its values is left out as a whole; NaN comes out where all are.
 
     Args:
         near: (K, K) sparse, ones where patches are neighbours.
         values: one row per patch.
     """
     flat = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
-    known = np.isfinite(flat)
-    total, count = near @ np.where(known, flat, 0.0), near @ known.astype(np.float64)
+    known = np.isfinite(flat.sum(axis=1, keepdims=True))
+    sums = near @ np.hstack((np.where(known, flat, 0.0), known))
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean: NDArray[np.float64] = (total / count).reshape(values.shape)
+        mean: NDArray[np.float64] = (sums[:, :-1] / sums[:, -1:]).reshape(values.shape)
     return mean
 
 

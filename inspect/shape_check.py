@@ -73,11 +73,18 @@ def fit_shape(maps: Sequence[DeviationMap], scales: DeviationScales) -> ShapeSta
     return ShapeStatistics(mean_m, spread_m, np.ones_like(mean_m), np.array(len(maps), np.int32))
 
 
-def score_shape(one: DeviationMap, good: ShapeStatistics | None, sight: Sight) -> ShapeScore:
+def score_shape(one: DeviationMap, good: ShapeStatistics | None, sight: Sight, negligible_m: float) -> ShapeScore:
     """Compare one part with good parts, or with the reference alone where none are known.
 
     Against good parts, errors of calibration drop out: they are in the mean of good parts too, whose spread holds the
     process. Against the reference alone they count, and so does the matching window where edges are near.
+
+    Args:
+        one: the part.
+        good: good parts, None where none are known.
+        sight: what can be seen of the surface.
+        negligible_m: half width of what parts may differ by without anybody minding, and of what a handful of good
+            parts does not show; a rectangular distribution of it is part of the uncertainty (GUM 4.3.7).
     """
     scores = [
         _against_reference(scale, ~sight.well_seen, sight)
@@ -85,7 +92,8 @@ def score_shape(one: DeviationMap, good: ShapeStatistics | None, sight: Sight) -
         else _against_good_parts(scale, good, number, sight)
         for number, scale in enumerate(one.scales)
     ]
-    return ShapeScore(np.stack([excess for excess, _ in scores]), np.stack([u for _, u in scores]))
+    u_m = np.stack([u for _, u in scores])
+    return ShapeScore(np.stack([excess for excess, _ in scores]), np.hypot(u_m, negligible_m / math.sqrt(3)))
 
 
 def _against_reference(

@@ -17,6 +17,7 @@ from depthcell.errors import DepthcellError
 from depthcell.fusion.reference import Reference
 
 MAX_PATCHES = 40_000
+MAX_CUBES = 8_000_000
 LARGEST_SPACING_M = 0.001
 """Patches are no coarser than this, so that a narrow deep pit keeps its depth, unless the part is large."""
 
@@ -99,7 +100,7 @@ class Surface:
 
     def nearest(self, points_part: FloatArray) -> NDArray[np.intp]:
         """Patch nearest to each of the points (N, 3); -1 where none lies within `REACH_M`."""
-        distance_m, patch = self.tree.query(points_part, distance_upper_bound=REACH_M, workers=-1)
+        distance_m, patch = self.tree.query(points_part, distance_upper_bound=REACH_M)
         return np.where(np.isfinite(distance_m), patch, -1)
 
     def nearest_facing(self, points_part: FloatArray, normals_part: FloatArray) -> NDArray[np.intp]:
@@ -112,6 +113,45 @@ class Surface:
         best = distance_m.argmin(axis=1)
         rows = np.arange(len(best))
         return np.where(np.isfinite(distance_m[rows, best]), patch[rows, best], -1)
+
+
+class PatchGrid:
+    """Which patch a place on the surface belongs to, in cubes prepared once: a look-up instead of a search.
+
+    A place belongs to the patch nearest to the middle of its cube, which is half a patch spacing wide, so a place near
+    the border of two patches may come to the one that is not quite the nearest.
+    """
+
+    def __init__(self, surface: Surface, reference: Reference) -> None:
+        lower, upper = surface.points_part.min(axis=0), surface.points_part.max(axis=0)
+        extent = upper - lower + 2 * surface.spacing_m
+        self._edge_m = max(surface.spacing_m / 2, float(np.cbrt(extent.prod() / MAX_CUBES)))
+        self._lower = lower - surface.spacing_m
+        self._shape = np.ceil(extent / self._edge_m).astype(np.intp) + 1
+        self._surface = surface
+        self._patch = np.full(int(self._shape.prod()), -1, np.int32)
+        step = max(1, 2_000_000 // int(self._shape[1] * self._shape[2]))
+        for first in range(0, int(self._shape[0]), step):
+            self._fill(first, min(first + step, int(self._shape[0])), reference)
+
+    def _fill(self, first: int, last: int, reference: Reference) -> None:
+        """Cubes that the surface may pass through, of some layers at a time to bound memory."""
+        ranges = (np.arange(first, last), np.arange(self._shape[1]), np.arange(self._shape[2]))
+        index = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
+        middle = self._lower + (index + 0.5) * self._edge_m
+        near = np.flatnonzero(np.abs(reference.signed_distance(middle)) < self._edge_m)
+        layer = int(self._shape[1] * self._shape[2])
+        self._patch[first * layer + near] = self._surface.nearest(middle[near])
+
+    def nearest(self, places_part: FloatArray) -> NDArray[np.intp]:
+        """Patch (N,) of places (N, 3) on the surface; -1 where none lies within `REACH_M`."""
+        index = np.floor((places_part - self._lower) / self._edge_m).astype(np.intp)
+        inside = ((index >= 0) & (index < self._shape)).all(axis=1)
+        flat = (index[:, 0] * self._shape[1] + index[:, 1]) * self._shape[2] + index[:, 2]
+        patch = np.where(inside, self._patch[np.where(inside, flat, 0)], -1).astype(np.intp)
+        missed = np.flatnonzero(patch < 0)
+        patch[missed] = self._surface.nearest(places_part[missed])
+        return patch
 
 
 def _area_m2(reference: Reference) -> float:

@@ -17,6 +17,9 @@ PATCH_BLUR = 0.35
 LINE_LENGTH_M = 0.005
 """Length over which brightness is averaged along a line: several times the width of a scratch."""
 
+LARGEST_HALF_PX = 5
+"""OpenCV filters kernels of up to 11 x 11 directly, and larger ones a good deal slower by Fourier transform."""
+
 LINE_DIRECTIONS = 8
 LINE_WIDTH_PX = 0.7
 
@@ -105,7 +108,7 @@ def line_strengths(rgb: NDArray[np.uint8], length_px: float) -> NDArray[np.float
 
 def _line_kernels(length_px: float) -> list[NDArray[np.float32]]:
     """Averages along a line of this length, one to two pixels wide, in evenly spread directions."""
-    half = max(2, round(length_px / 2))
+    half = int(np.clip(round(length_px / 2), 2, LARGEST_HALF_PX))
     column, row = np.meshgrid(np.arange(-half, half + 1), np.arange(-half, half + 1))
     kernels = []
     for number in range(LINE_DIRECTIONS):
