@@ -65,7 +65,7 @@ class Comparison:
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """Truth against verdict, part by part."""
-    table = Table(title="truth against verdict; ± is one standard uncertainty", title_justify="left")
+    table = Table(title="truth against verdict; ± spans 95 %", title_justify="left")
     for header in ("part", "truth", "verdict", "main finding", "ms", "outcome"):
         table.add_column(header, justify="right" if header == "ms" else "left")
     for comparison in comparisons:

@@ -35,6 +35,10 @@ MARGIN_PX = 12
 MAX_LABELS = 10
 LABEL_HEIGHT = 0.05
 """Of a line of text, as a share of the picture's width."""
+LABEL_LINES = (0, 1, -1, 2, -2, 3, -3, 4, -4)
+MAX_LABEL_AWAY_LINES = 4
+LabelSide = Literal["start", "end"]
+SIDES: tuple[LabelSide, ...] = ("start", "end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class Mark:
     title: str
     label_column_px: float = 0.0
     label_row_px: float = 0.0
-    label_side: Literal["start", "end"] = "start"
+    label_side: LabelSide = "start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,27 +273,52 @@ def _crop(shown: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 def _labelled(marks: tuple[Mark, ...], crop_px: tuple[int, int, int, int]) -> tuple[Mark, ...]:
-    """Each label beside its mark, towards the middle of the picture, below one that is already there."""
-    left, top, width, height = crop_px
-    line_px = width * LABEL_HEIGHT
+    """Each of the first labels at the nearest place beside its mark that is inside the picture and still free."""
+    line_px = crop_px[2] * LABEL_HEIGHT
+    taken: list[_Box] = []
     placed: list[Mark] = []
     for mark in marks[:MAX_LABELS]:
-        to_the_right = mark.column_px < left + width * 0.6
-        row_px = min(max(mark.row_px, top + line_px), top + height - line_px)
-        taken = sorted(other.label_row_px for other in placed)
-        for other_row_px in taken:
-            if abs(other_row_px - row_px) < line_px:
-                row_px = other_row_px + line_px
-        away_px = mark.radius_px + line_px / 3
-        placed.append(
-            replace(
-                mark,
-                label_column_px=mark.column_px + (away_px if to_the_right else -away_px),
-                label_row_px=row_px,
-                label_side="start" if to_the_right else "end",
-            )
-        )
+        spots = [_label_box(mark, side, lines * line_px, line_px) for lines in LABEL_LINES for side in SIDES]
+        free = [box for box in spots if box.is_inside(crop_px) and not any(box.overlaps(other) for other in taken)]
+        if not free:
+            placed.append(replace(mark, label=""))
+            continue
+        box = free[0]
+        taken.append(box)
+        column_px = box.left if box.side == "start" else box.right
+        row_px = (box.top + box.bottom) / 2
+        placed.append(replace(mark, label_column_px=column_px, label_row_px=row_px, label_side=box.side))
     return (*placed, *(replace(mark, label="") for mark in marks[MAX_LABELS:]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """Where a label would stand; `side` says on which side of its mark."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    side: LabelSide
+
+    def is_inside(self, crop_px: tuple[int, int, int, int]) -> bool:
+        left, top, width, height = crop_px
+        across = left <= self.left and self.right <= left + width
+        return across and top <= self.top and self.bottom <= top + height
+
+    def overlaps(self, other: "_Box") -> bool:
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
+
+
+def _label_box(mark: Mark, side: LabelSide, below_px: float, line_px: float) -> _Box:
+    """The box of a mark's label on one side of it, `below_px` below its middle."""
+    # Digits are a little over half as wide as a line of the report is high.
+    width_px = len(mark.label) * line_px * 0.5
+    away_px = min(mark.radius_px, MAX_LABEL_AWAY_LINES * line_px) + line_px / 4
+    left = mark.column_px + away_px if side == "start" else mark.column_px - away_px - width_px
+    top = mark.row_px + below_px - line_px / 2
+    return _Box(left, top, left + width_px, top + line_px, side)
 
 
 def _in_words(serial: str, deviation_mm: NDArray[np.float32], marks: tuple[Mark, ...]) -> str:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from depthcell.inspect.pictures import BAND_COLORS, BAND_EDGES, ViewPicture
 from depthcell.inspect.verdict import Decision, Measurement, Verdict
 
 TEMPLATE = "report.html.j2"
+COVERAGE_FACTOR = 2.0
 MAX_PICTURED_PARTS = 200
 """Parts whose pictures the report keeps; a long run of scrap would else make a file that no browser opens."""
 
@@ -91,8 +93,13 @@ class Chart:
 
 
 def total_ms(verdict: Verdict) -> float:
-    """From the last frame to the verdict."""
+    """From asking for the verdict to having it, reading of the recording included."""
     return verdict.timings_ms.get("total", sum(verdict.timings_ms.values()))
+
+
+def after_last_frame_ms(verdict: Verdict) -> float:
+    """From the last frame in memory to the verdict: what a line waits for."""
+    return total_ms(verdict) - verdict.timings_ms.get("read", 0.0)
 
 
 def render_report(facts: RunFacts, parts: Sequence[ReportedPart]) -> str:
@@ -104,15 +111,21 @@ def render_report(facts: RunFacts, parts: Sequence[ReportedPart]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"pm": with_uncertainty, "sha256": _csp_hash, "signed": signed, "ms": _milliseconds}
-    totals_ms = [total_ms(part.verdict) for part in parts]
+    environment.filters |= {
+        "pm": with_uncertainty,
+        "sha256": _csp_hash,
+        "signed": signed,
+        "unit": _spelled,
+        "ms": _milliseconds,
+    }
+    waits_ms = [after_last_frame_ms(part.verdict) for part in parts]
     return environment.get_template(TEMPLATE).render(
         facts=facts,
         parts=parts,
         flagged=[part for part in parts if part.is_flagged],
         counts={decision: sum(part.verdict.verdict is decision for part in parts) for decision in Decision},
-        median_ms=median(totals_ms) if totals_ms else None,
-        longest_ms=max(totals_ms, default=None),
+        median_ms=median(waits_ms) if waits_ms else None,
+        longest_ms=max(waits_ms, default=None),
         late=[part for part in parts if total_ms(part.verdict) > facts.takt_ms],
         total_ms=total_ms,
         charts=charts(part.verdict for part in parts),
@@ -122,18 +135,19 @@ def render_report(facts: RunFacts, parts: Sequence[ReportedPart]) -> str:
 
 
 def with_uncertainty(value: float | None, u: float | None) -> str:
-    """`value ± u`, both rounded to the second significant digit of `u` (GUM 7.2.6); `u` is for k = 1."""
+    """`value ± U` with U = 2u (95 %), both rounded to the second significant digit of U (GUM 6.2.1, 7.2.6)."""
     if value is None:
         return "—"
     if u is None or u <= 0:
         return signed(f"{value:.3g}")
-    decimals = min(4, max(0, 1 - math.floor(math.log10(u))))
-    return f"{signed(f'{value:.{decimals}f}')} ± {u:.{decimals}f}"
+    expanded = COVERAGE_FACTOR * u
+    decimals = min(4, max(0, 1 - math.floor(math.log10(expanded))))
+    return f"{signed(f'{value:.{decimals}f}')} ± {expanded:.{decimals}f}"
 
 
 def signed(text: object) -> str:
-    """With a minus sign as long as a plus, not a hyphen."""
-    return str(text).replace("-", "−")
+    """With a minus before numbers that is as long as a plus, not a hyphen."""
+    return re.sub(r"(?<!\w)-(?=\d)", "−", str(text))
 
 
 def charts(verdicts: Iterable[Verdict]) -> tuple[Chart, ...]:
@@ -148,7 +162,7 @@ def charts(verdicts: Iterable[Verdict]) -> tuple[Chart, ...]:
 
 def _chart(name: str, pairs: list[tuple[Verdict, Measurement]]) -> Chart:
     lower, upper, unit = pairs[0][1].lower, pairs[0][1].upper, pairs[0][1].unit
-    measured = [(verdict, m, m.value, 2 * (m.u or 0.0)) for verdict, m in pairs if m.value is not None]
+    measured = [(verdict, m, m.value, COVERAGE_FACTOR * (m.u or 0.0)) for verdict, m in pairs if m.value is not None]
     ends = [value + side * spread for _, _, value, spread in measured for side in (-1, 1)]
     ends += [limit for limit in (lower, upper) if limit is not None]
     bottom, top = min(ends, default=0.0), max(ends, default=1.0)
@@ -165,20 +179,25 @@ def _chart(name: str, pairs: list[tuple[Verdict, Measurement]]) -> Chart:
             value=share(value),
             low=share(value - spread),
             high=share(value + spread),
-            text=f"{verdict.part_id}: {with_uncertainty(value, m.u)} {unit}, {m.decision}",
+            text=f"{verdict.part_id}: {with_uncertainty(value, m.u)} {_spelled(unit)}, {m.decision}",
         )
         for verdict, m, value, spread in measured
     )
     return Chart(
         name=name,
-        unit=unit,
+        unit=_spelled(unit),
         lower=None if lower is None else share(lower),
         upper=None if upper is None else share(upper),
-        lower_text="" if lower is None else signed(f"{lower:g} {unit}"),
-        upper_text="" if upper is None else signed(f"{upper:g} {unit}"),
+        lower_text="" if lower is None else signed(f"{lower:g} {_spelled(unit)}"),
+        upper_text="" if upper is None else signed(f"{upper:g} {_spelled(unit)}"),
         points=points,
         unmeasured=len(pairs) - len(measured),
     )
+
+
+def _spelled(unit: str) -> str:
+    """A unit as people read it; "1" stands for none."""
+    return {"1": "", "mm2": "mm²", "mm3": "mm³", "deg": "°"}.get(unit, unit)
 
 
 def _bands(tolerance_mm: float) -> list[tuple[str, str]]:

@@ -18,10 +18,19 @@ from numpy.typing import NDArray
 
 from depthcell.calib.cell import Cell
 from depthcell.inspect.inspection import Inspection
-from depthcell.inspect.pictures import BAND_COLORS, BAND_EDGES, ViewPicture, band_colors, view_pictures
+from depthcell.inspect.pictures import (
+    BAND_COLORS,
+    BAND_EDGES,
+    Mark,
+    ViewPicture,
+    _labelled,
+    band_colors,
+    view_pictures,
+)
 from depthcell.inspect.report import (
     ReportedPart,
     RunFacts,
+    after_last_frame_ms,
     charts,
     render_report,
     signed,
@@ -142,9 +151,9 @@ def test_bands_hold_what_their_legend_says() -> None:
 @pytest.mark.parametrize(
     ("value", "u", "text"),
     [
-        (-0.8234, 0.0912, "−0.823 ± 0.091"),
-        (41.52, 2.13, "41.5 ± 2.1"),
-        (1234.5, 120.0, "1234 ± 120"),
+        (-0.8234, 0.0912, "−0.82 ± 0.18"),
+        (41.52, 2.13, "41.5 ± 4.3"),
+        (1234.6, 120.0, "1235 ± 240"),
         (0.1, 0.000012, "0.1000 ± 0.0000"),
         (None, None, "—"),
         (12.0714, None, "12.1"),
@@ -161,7 +170,7 @@ def test_rounding_moves_a_value_by_less_than_a_tenth_of_its_uncertainty(value: f
 
 
 def test_minus_is_no_hyphen() -> None:
-    assert signed("-1.0 mm") == "−1.0 mm"
+    assert signed("-1.0 to -2 mm, CANNOT-TELL, 3-5") == "−1.0 to −2 mm, CANNOT-TELL, 3-5"
 
 
 # --- the report -----------------------------------------------------------------------------------------------------
@@ -281,7 +290,7 @@ def test_text_from_outside_cannot_become_markup(report: str) -> None:
 
 
 def test_the_report_says_what_was_found_in_millimetres(report: str) -> None:
-    for text in ("−0.820 ± 0.090 mm", "41.5 ± 2.1 mm²", "−17.3 ± 1.8 mm³", "10.0, 5.0, 0.0 mm", "9.1 sigma", "12.070"):
+    for text in ("−0.82 ± 0.18 mm", "41.5 ± 4.2 mm²", "−17.3 ± 3.6 mm³", "10.0, 5.0, 0.0 mm", "9.1 sigma", "12.070"):
         assert text in report
     assert "part_002" in report
     assert "1: −0.82 mm" in report
@@ -342,3 +351,38 @@ def test_total_time_is_the_stages_sum_where_no_total_is_given(make_verdict: Make
     verdict = make_verdict()
     assert total_ms(verdict) == 54.1
     assert total_ms(msgspec.structs.replace(verdict, timings_ms={"a": 1.0, "b": 2.0})) == 3.0
+
+
+def test_reading_a_recording_is_not_what_a_line_waits_for(make_verdict: MakeVerdict) -> None:
+    verdict = msgspec.structs.replace(make_verdict(), timings_ms={"read": 30.0, "fuse": 10.0, "total": 42.0})
+    assert (total_ms(verdict), after_last_frame_ms(verdict)) == (42.0, 12.0)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 200), st.floats(0, 150), st.floats(1, 60)), max_size=14),
+)
+def test_labels_stay_inside_the_picture_and_off_each_other(places: list[tuple[float, float, float]]) -> None:
+    marks = tuple(
+        Mark(number, "", column, row, radius, 9, f"{number}: −0.82 mm", "a dent")
+        for number, (column, row, radius) in enumerate(places, start=1)
+    )
+    boxes: list[tuple[float, float, float, float]] = []
+    for mark in _labelled(marks, (0, 0, 200, 150)):
+        if not mark.label:
+            continue
+        width = len(mark.label) * 5.0
+        left = mark.label_column_px - (width if mark.label_side == "end" else 0.0)
+        box = (left, mark.label_row_px - 5.0, left + width, mark.label_row_px + 5.0)
+        assert box[0] >= -1e-6
+        assert box[1] >= -1e-6
+        assert box[2] <= 200 + 1e-6
+        assert box[3] <= 150 + 1e-6
+        for other in boxes:
+            assert box[0] >= other[2] or other[0] >= box[2] or box[1] >= other[3] or other[1] >= box[3]
+        boxes.append(box)
+
+
+def test_a_single_label_stands_right_of_its_mark() -> None:
+    (mark,) = _labelled((Mark(1, "", 50.0, 60.0, 10.0, 9, "1: −0.82 mm", "a dent"),), (0, 0, 200, 150))
+    assert (mark.label_side, mark.label_row_px) == ("start", 60.0)
+    assert 60.0 < mark.label_column_px < 66.0
