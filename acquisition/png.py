@@ -51,14 +51,14 @@ def decode_png(data: memoryview, shape: tuple[int, int, int], item_bytes: int) -
 def _unfiltered(filters: NDArray[np.uint8], rows: NDArray[np.uint8], item_bytes: int) -> NDArray[Any] | None:
     """Pixels (H, W, channels) of rows whose filter is one of the SDK's two; None for another."""
     if (filters == UNFILTERED).all():
-        return np.ascontiguousarray(rows).view(f">u{item_bytes}").astype(f"=u{item_bytes}")
+        return rows.view(f">u{item_bytes}").astype(f"=u{item_bytes}")
     if (filters == SUB).all() and item_bytes == 1:
         # Sums run over modulo 256, which is what the filter asks for.
         return np.add.accumulate(rows, axis=1, dtype=np.uint8)
     return None
 
 
-def _verified_chunks(data: memoryview) -> tuple[tuple[int, ...], bytes]:
+def _verified_chunks(data: memoryview) -> tuple[tuple[int, ...], bytes | memoryview]:
     """Header fields and packed pixels of a PNG, all of whose chunks hold what their CRC-32 says (RFC 2083)."""
     if bytes(data[:8]) != MAGIC:
         raise ValueError("there is no PNG")
@@ -73,4 +73,5 @@ def _verified_chunks(data: memoryview) -> tuple[tuple[int, ...], bytes]:
         position = end
     if len(chunks) < 3 or chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13 or chunks[-1][0] != b"IEND":
         raise ValueError("the PNG is not whole")
-    return struct.unpack(">IIBBBBB", chunks[0][1]), b"".join(content for kind, content in chunks if kind == b"IDAT")
+    packed = [content for kind, content in chunks if kind == b"IDAT"]
+    return struct.unpack(">IIBBBBB", chunks[0][1]), packed[0] if len(packed) == 1 else b"".join(packed)

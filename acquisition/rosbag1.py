@@ -20,12 +20,12 @@ from depthcell.acquisition.rosmessage import RosMessage
 MAGIC = b"#ROSBAG V2.0\n"
 MESSAGE, BAG_HEADER, INDEX, CHUNK, CHUNK_INFO, CONNECTION = 2, 3, 4, 5, 6, 7
 FIELDS = {
-    MESSAGE: {"conn": 4, "time": 8},
-    BAG_HEADER: {"index_pos": 8, "conn_count": 4, "chunk_count": 4},
-    INDEX: {"ver": 4, "conn": 4, "count": 4},
-    CHUNK: {"size": 4},
-    CHUNK_INFO: {"ver": 4, "chunk_pos": 8, "start_time": 8, "end_time": 8, "count": 4},
-    CONNECTION: {"conn": 4},
+    MESSAGE: ((b"conn", 4), (b"time", 8)),
+    BAG_HEADER: ((b"index_pos", 8), (b"conn_count", 4), (b"chunk_count", 4)),
+    INDEX: ((b"ver", 4), (b"conn", 4), (b"count", 4)),
+    CHUNK: ((b"size", 4),),
+    CHUNK_INFO: ((b"ver", 4), (b"chunk_pos", 8), (b"start_time", 8), (b"end_time", 8), (b"count", 4)),
+    CONNECTION: ((b"conn", 4),),
 }
 """Header fields that must be there and their sizes in bytes, by the record's op code."""
 
@@ -38,10 +38,10 @@ class _Header:
     """Header of a record, and where the record begins."""
 
     op: int
-    fields: dict[str, bytes]
+    fields: dict[bytes, bytes]
     start: int
 
-    def number(self, name: str) -> int:
+    def number(self, name: bytes) -> int:
         return int.from_bytes(self.fields[name], "little")
 
 
@@ -142,18 +142,19 @@ def read_messages(path: Path) -> Iterator[RosMessage]:
 
 
 def _parse_header(data: bytes, start: int) -> _Header:
-    fields: dict[str, bytes] = {}
-    position = 0
-    while position < len(data):
-        size = int.from_bytes(data[position : position + 4], "little")
-        name, equals, value = data[position + 4 : position + 4 + size].partition(b"=")
-        if not equals or position + 4 + size > len(data):
-            raise DamageError(start, "a record's header is damaged")
-        fields[name.decode("latin-1")] = value
-        position += 4 + size
-    op = fields["op"][0] if len(fields.get("op", b"")) == 1 else 0
-    if op not in FIELDS or any(len(fields.get(name, b"")) != size for name, size in FIELDS[op].items()):
+    fields: dict[bytes, bytes] = {}
+    position, end = 0, len(data)
+    while position < end:
+        begin = position + 4
+        position = begin + int.from_bytes(data[position:begin], "little")
+        name, _, value = data[begin:position].partition(b"=")
+        fields[name] = value
+    op = int.from_bytes(fields.get(b"op", b""), "little")
+    if position != end or op not in FIELDS:
         raise DamageError(start, "a record's header is damaged")
+    for name, size in FIELDS[op]:
+        if len(fields.get(name, b"")) != size:
+            raise DamageError(start, "a record's header is damaged")
     return _Header(op, fields, start)
 
 
@@ -176,7 +177,7 @@ def _read_chunks(records: _Records) -> Iterator[_Chunk]:
 
 def _unpacked(chunk: _Chunk) -> bytes | memoryview:
     """The content of a chunk, verified by the packing's own checksums."""
-    header, packing = chunk.header, chunk.header.fields.get("compression", b"")
+    header, packing = chunk.header, chunk.header.fields.get(b"compression", b"")
     try:
         if packing == b"none":
             content = chunk.packed
@@ -188,8 +189,8 @@ def _unpacked(chunk: _Chunk) -> bytes | memoryview:
             raise DamageError(header.start, f"a chunk is packed with '{packing.decode('latin-1')}'")
     except (RuntimeError, OSError, EOFError) as error:
         raise DamageError(header.start, f"a chunk cannot be unpacked ({error})") from error
-    if not chunk.is_cut and len(content) != header.number("size"):
-        raise DamageError(header.start, f"a chunk unpacks to {len(content)} bytes, not {header.number('size')}")
+    if not chunk.is_cut and len(content) != header.number(b"size"):
+        raise DamageError(header.start, f"a chunk unpacks to {len(content)} bytes, not {header.number(b'size')}")
     return content
 
 
@@ -214,13 +215,13 @@ def _parse_content(chunk: _Chunk, topics: dict[int, str]) -> Iterator[tuple[Entr
         while (record := records.next_header()) is not None:
             if record.op not in (MESSAGE, CONNECTION):
                 raise DamageError(record.start, "no message")
-            data, connection = records.read_sized(), record.number("conn")
+            data, connection = records.read_sized(), record.number(b"conn")
             if record.op == CONNECTION:
                 _learn(topics, record)
             elif connection not in topics:
                 raise DamageError(record.start, "a message of no known topic")
             else:
-                yield (connection, record.fields["time"], record.start), data
+                yield (connection, record.fields[b"time"], record.start), data
     except DamageError as error:
         if not chunk.is_cut or error.offset < records.end:
             place = f"{error.what}, at {error.offset} of the unpacked chunk"
@@ -229,10 +230,10 @@ def _parse_content(chunk: _Chunk, topics: dict[int, str]) -> Iterator[tuple[Entr
 
 def _learn(topics: dict[int, str], record: _Header) -> None:
     try:
-        topic = record.fields["topic"].decode()
+        topic = record.fields[b"topic"].decode()
     except (KeyError, UnicodeDecodeError) as error:
         raise DamageError(record.start, "a connection without topic") from error
-    if topics.setdefault(record.number("conn"), topic) != topic:
+    if topics.setdefault(record.number(b"conn"), topic) != topic:
         raise DamageError(record.start, f"a connection with two topics, one of them {topic}")
 
 
@@ -240,21 +241,21 @@ def _read_index(records: _Records) -> set[Entry]:
     """Entries of the index records that follow a chunk, one record per connection."""
     entries: set[Entry] = set()
     while (record := records.next_header_of(INDEX)) is not None:
-        data, count = bytes(records.read_sized()), record.number("count")
+        data, count = bytes(records.read_sized()), record.number(b"count")
         if len(data) != 12 * count:
             raise DamageError(record.start, f"an index of {count} messages has {len(data)} bytes")
         for start in range(0, len(data), 12):
             place = int.from_bytes(data[start + 8 : start + 12], "little")
-            entries.add((record.number("conn"), data[start : start + 8], place))
+            entries.add((record.number(b"conn"), data[start : start + 8], place))
     return entries
 
 
 def _check_end(records: _Records, bag: _Header, chunk_starts: list[int], topics: dict[int, str]) -> None:
     """Behind the last chunk every topic and every chunk must be named once more."""
     position = records.position
-    if bag.number("index_pos") == 0:
+    if bag.number(b"index_pos") == 0:
         raise DamageError(records.end, "the bag was never closed")
-    if bag.number("index_pos") != position or bag.number("chunk_count") != len(chunk_starts):
+    if bag.number(b"index_pos") != position or bag.number(b"chunk_count") != len(chunk_starts):
         raise DamageError(position, f"the bag does not go on as its header says after {len(chunk_starts)} chunks")
     named: dict[int, str] = {}
     while (record := records.next_header_of(CONNECTION)) is not None:
@@ -263,7 +264,7 @@ def _check_end(records: _Records, bag: _Header, chunk_starts: list[int], topics:
     starts = []
     while (record := records.next_header_of(CHUNK_INFO)) is not None:
         records.read_sized()
-        starts.append(record.number("chunk_pos"))
+        starts.append(record.number(b"chunk_pos"))
     if named != topics or starts != chunk_starts or records.position != records.end:
         raise DamageError(position, "topics and chunks at the end of the bag are not those before")
 

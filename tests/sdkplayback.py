@@ -41,16 +41,17 @@ def play(path: Path, is_counting: bool) -> dict[str, Any]:
     profiles = {sensor: sensor.get_stream_profiles() for sensor in sensors}
     for sensor in sensors:
         sensor.open(profiles[sensor])
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     for sensor in sensors:
         sensor.start(keep)
     while not ended.wait(0.0005) and time.monotonic() - latest[0] < SILENCE_S:
         pass
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     for sensor in sensors:
         sensor.stop()
         sensor.close()
-    return {"frames": frames, "seconds": seconds, "ended": ended.is_set(), **_header(rs, profiles)}
+    took = {"seconds": seconds, "cpu_seconds": cpu_seconds, "ended": ended.is_set()}
+    return {"frames": frames, **took, **_header(rs, profiles)}
 
 
 def _described(rs: Any, frame: Any) -> dict[str, Any]:
