@@ -41,6 +41,7 @@ from depthcell.inspect.verdict import Decision, Verdict
 
 MakeVerdict = Callable[..., Verdict]
 TOLERANCE_MM = 0.3
+TINY = 1e-6
 DENT_MM, STAIN_MM = (10.0, 5.0), (-18.0, -8.0)
 
 
@@ -373,12 +374,14 @@ def test_labels_stay_inside_the_picture_and_off_each_other(places: list[tuple[fl
         width = len(mark.label) * 5.0
         left = mark.label_column_px - (width if mark.label_side == "end" else 0.0)
         box = (left, mark.label_row_px - 5.0, left + width, mark.label_row_px + 5.0)
-        assert box[0] >= -1e-6
-        assert box[1] >= -1e-6
-        assert box[2] <= 200 + 1e-6
-        assert box[3] <= 150 + 1e-6
+        assert box[0] >= -TINY
+        assert box[1] >= -TINY
+        assert box[2] <= 200 + TINY
+        assert box[3] <= 150 + TINY
         for other in boxes:
-            assert box[0] >= other[2] or other[0] >= box[2] or box[1] >= other[3] or other[1] >= box[3]
+            across = min(box[2], other[2]) - max(box[0], other[0])
+            down = min(box[3], other[3]) - max(box[1], other[1])
+            assert across < TINY or down < TINY
         boxes.append(box)
 
 
