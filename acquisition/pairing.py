@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from depthcell.acquisition.recordedframe import RecordedFrame, StreamKind
+from depthcell.errors import DepthcellError
 
 Pair = tuple[RecordedFrame | None, RecordedFrame | None]
 """A depth image and a colour image, or one of them alone."""
@@ -17,15 +18,17 @@ def pair_frames(frames: Iterable[RecordedFrame], tolerance_ns: int, patience: in
     """Pair each depth image with the colour image nearest in time, if that is within the tolerance.
 
     Two images become a pair when each is the other's nearest; every image comes out exactly once, in the order of
-    their times as far as `patience` reaches. Other streams are left out.
+    their times as far as `patience` reaches. Other streams are left out. An error of `frames` comes after all images
+    before it.
     """
     pairing = _Pairing(tolerance_ns, patience)
-    for frame in frames:
-        if frame.stream.kind is StreamKind.DEPTH:
-            pairing.depths.append(frame)
-        elif frame.stream.kind is StreamKind.COLOR:
-            pairing.colors.append(frame)
-        yield from pairing.decided(is_final=False)
+    try:
+        for frame in frames:
+            pairing.take(frame)
+            yield from pairing.decided(is_final=False)
+    except DepthcellError:
+        yield from pairing.decided(is_final=True)
+        raise
     yield from pairing.decided(is_final=True)
 
 
@@ -35,6 +38,13 @@ class _Pairing:
     patience: int
     depths: deque[RecordedFrame] = field(default_factory=deque)
     colors: deque[RecordedFrame] = field(default_factory=deque)
+
+    def take(self, frame: RecordedFrame) -> None:
+        """Let an image wait for its partner."""
+        if frame.stream.kind is StreamKind.DEPTH:
+            self.depths.append(frame)
+        elif frame.stream.kind is StreamKind.COLOR:
+            self.colors.append(frame)
 
     def decided(self, is_final: bool) -> Iterator[Pair]:
         """Give out what no image still to come can change, or, at the end, all."""

@@ -6,9 +6,10 @@ import re
 import sqlite3
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +18,7 @@ from softwarerecording import Plan, record
 
 from depthcell.acquisition.db3dialect import DEPTH_HEADER_BYTES
 from depthcell.acquisition.recordedframe import RecordedFrame
-from depthcell.acquisition.recording import open_recording
+from depthcell.acquisition.recording import Recording, open_recording
 from depthcell.errors import DepthcellError, Reason
 
 DATA = Path(__file__).parent / "data"
@@ -28,6 +29,7 @@ DAMAGE_REASONS = {Reason.RECORDING_DAMAGED, Reason.RECORDING_UNSUPPORTED}
 """A flipped letter in the name of a pixel format makes it one that cannot be read; both end with exit code 2."""
 
 Fingerprint = tuple[str, int, str]
+Item = TypeVar("Item")
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +45,24 @@ def fingerprint(frame: RecordedFrame) -> Fingerprint:
     return frame.stream.name, frame.number, hashlib.sha256(frame.pixels.tobytes()).hexdigest()
 
 
-def read(path: Path) -> tuple[list[Fingerprint], DepthcellError | None]:
-    """Frames until the end or the error; any other kind of error fails the test."""
-    frames: list[Fingerprint] = []
+def until_error(items: Iterator[Item]) -> tuple[list[Item], DepthcellError | None]:
+    """Items until the end or the error; any other kind of error fails the test."""
+    found: list[Item] = []
     try:
-        for frame in open_recording(path).frames():
-            frames.append(fingerprint(frame))  # noqa: PERF401 - what came before the error counts
+        for item in items:
+            found.append(item)  # noqa: PERF402 - what came before the error counts
     except DepthcellError as error:
-        return frames, error
-    return frames, None
+        return found, error
+    return found, None
+
+
+def read(path: Path) -> tuple[list[Fingerprint], DepthcellError | None]:
+    """Fingerprints of all frames until the end or the error, which may come when the file is opened."""
+    return until_error(fingerprint(frame) for recording in opened(path) for frame in recording.frames())
+
+
+def opened(path: Path) -> Iterator[Recording]:
+    yield open_recording(path)
 
 
 def read_bytes(content: bytes, like: Path, folder: Path) -> tuple[list[Fingerprint], DepthcellError | None]:
@@ -141,6 +152,16 @@ def test_every_frame_before_the_cut_is_given(originals: dict[str, Path], tmp_pat
         certainly_whole = sum(offset + 3 * 4096 < length for offset in rows)
         assert len(frames) >= certainly_whole
         assert error is not None
+
+
+def test_camera_frames_too_come_up_to_the_damage(originals: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "cut.db3"
+    path.write_bytes(originals["new.db3"].read_bytes()[:45_056])
+    frames, error = read(path)
+    pairs, same_error = until_error(open_recording(path).camera_frames())
+    images = [image for pair in pairs for image in (pair.depth, pair.color) if image is not None]
+    assert 0 < len(images) == len(frames)
+    assert str(same_error) == str(error) != "None"
 
 
 def with_third_image(original: Path, folder: Path, change: Callable[[bytes], bytes]) -> Path:

@@ -1,7 +1,7 @@
 """Depth and colour of one camera find each other by time; none is lost, whatever the times are."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from depthcell.acquisition.pairing import Pair, pair_frames
 from depthcell.acquisition.pixelformat import Layout, PixelFormat
 from depthcell.acquisition.recordedframe import RecordedFrame, Stream, StreamKind
+from depthcell.errors import DepthcellError, Reason
 
 LAYOUT = Layout(PixelFormat.Y8, 1, 1)
 PERIOD_NS = 33_333_333
@@ -69,6 +70,17 @@ def test_a_stream_that_ended_holds_nothing_back() -> None:
     pairs = pair_frames(iter([*colors(0), *depths(*range(0, 10_000, 100))]), 10, patience=3)
     assert times([next(pairs), next(pairs)]) == [(0, 0), (100, None)]
     assert len(list(pairs)) == 98
+
+
+def test_damage_comes_after_all_images_before_it() -> None:
+    def damaged() -> Iterator[RecordedFrame]:
+        yield from [*depths(0, 100), *colors(100)]
+        raise DepthcellError("the file ends here", Reason.RECORDING_DAMAGED)
+
+    pairs = pair_frames(damaged(), 10)
+    assert times([next(pairs), next(pairs)]) == [(0, None), (100, 100)]
+    with pytest.raises(DepthcellError, match="the file ends here"):
+        next(pairs)
 
 
 def test_a_clock_that_restarts_does_not_block() -> None:
