@@ -65,7 +65,7 @@ def _only_part(source: Path) -> PartFolder:
 
 def _cell_for(part: PartFolder, source: Path, cell_path: Path | None) -> Cell:
     """The named cell file, else one in the part's folder or in the run's, else the camera as the factory built it."""
-    folder = part.paths[0].resolve().parent
+    folder = part.paths[0].absolute().parent
     beside = [path for path in (folder / CELL_FILE, folder.parent / CELL_FILE) if path.is_file()]
     path = cell_path or (beside[0] if beside else None)
     recordings = [open_recording(path) for path in part.paths]
