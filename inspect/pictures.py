@@ -5,8 +5,7 @@ two are told apart by colour-blind readers too. Pictures serve the eye alone; no
 """
 
 import base64
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import cv2
@@ -14,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.cell import Cell
+from depthcell.calib.cell import Cell, CellCamera
 from depthcell.fusion.partcloud import PartCloud
+from depthcell.fusion.region import Window
 from depthcell.fusion.view import View
 from depthcell.inspect.inspection import Inspection
-from depthcell.inspect.verdict import Finding
+from depthcell.inspect.marks import Mark, encircled, labelled, outlined
 
 BAND_EDGES = (-3.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 3.0)
 """Limits of the colour bands in units of the tolerance."""
@@ -26,46 +26,10 @@ BAND_EDGES = (-3.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 3.0)
 BAND_COLORS = ("#053061", "#2166ac", "#4393c3", "#b3d4e6", "#e8e8e8", "#f7cbb0", "#e0705a", "#b2182b", "#67001f")
 """C. Brewer's RdBu with a grey middle, from far below nominal to far above: one more than there are edges."""
 
-UNSEEN_RGB = (38, 43, 51)
+UNSEEN_RGB = np.array([38, 43, 51], dtype=np.uint8)
 SMOOTHING_PX = 3
-MIN_OUTLINE_PX = 6
 JPEG_QUALITY = 88
-MIN_CIRCLE_PX = 6.0
 MARGIN_PX = 12
-MAX_LABELS = 10
-LABEL_HEIGHT = 0.05
-"""Of a line of text, as a share of the picture's width."""
-LABEL_LINES = (0, 1, -1, 2, -2, 3, -3, 4, -4)
-MAX_LABEL_AWAY_LINES = 4
-LabelSide = Literal["start", "end"]
-SIDES: tuple[LabelSide, ...] = ("start", "end")
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """One finding in one picture.
-
-    Attributes:
-        number: of the finding in the verdict, from 1.
-        outlines: SVG path data around its regions.
-        column_px, row_px, radius_px: of a circle around it.
-        label_column_px, label_row_px, label_side: where its label is written; "start" is to the right, "end" left.
-        points: how many of its points this camera sees.
-        label: number and size, such as "1: -0.82 mm".
-        title: the finding in words.
-    """
-
-    number: int
-    outlines: str
-    column_px: float
-    row_px: float
-    radius_px: float
-    points: int
-    label: str
-    title: str
-    label_column_px: float = 0.0
-    label_row_px: float = 0.0
-    label_side: LabelSide = "start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +61,7 @@ def view_pictures(inspection: Inspection, cell: Cell, tolerance_mm: float) -> tu
     if inspection.fused is None:
         return ()
     return tuple(
-        _picture(
-            inspection, inspection.fused.cloud, view, cell.camera(view.serial).T_cell_depth.inverse(), tolerance_mm
-        )
+        _picture(inspection, inspection.fused.cloud, view, cell.camera(view.serial), tolerance_mm)
         for view in inspection.fused.views
         if view.valid.any()
     )
@@ -112,25 +74,18 @@ def band_colors(deviation_mm: NDArray[np.floating[Any]], tolerance_mm: float) ->
     return colors
 
 
-def size_in_words(finding: Finding) -> str:
-    """The one number that says most about a finding: its depth, or its area where it has none."""
-    if finding.depth_mm is None:
-        return f"{finding.area_mm2.value:.0f} mm²"
-    return f"{finding.depth_mm.value:+.2f} mm".replace("-", "−")
-
-
 def _picture(
-    inspection: Inspection, cloud: PartCloud, view: View, T_depth_cell: RigidTransform, tolerance_mm: float
+    inspection: Inspection, cloud: PartCloud, view: View, camera: CellCamera, tolerance_mm: float
 ) -> ViewPicture:
+    T_depth_cell = camera.T_cell_depth.inverse()
     splat = _Splat.of(cloud, view, T_depth_cell)
     deviation_mm = _smoothed(splat.image(inspection.deviation_m) * np.float32(1000.0))
     seen = np.isfinite(deviation_mm)
-    unseen = np.array(UNSEEN_RGB, dtype=np.uint8)
-    picture = np.where(view.colored[..., None], view.colors // 2, unseen)
+    picture = np.where(view.colored[..., None], view.colors // 2, UNSEEN_RGB).astype(np.uint8)
     lit = band_colors(deviation_mm[seen], tolerance_mm) * _relief(view, T_depth_cell)[seen][:, None]
     picture[seen] = lit.astype(np.uint8)
     crop_px = _crop(seen | view.valid)
-    marks = _labelled(_marks(inspection, splat, view, T_depth_cell), crop_px)
+    marks = labelled(_marks(inspection, splat, view, T_depth_cell), crop_px)
     height_px, width_px = view.depth_m.shape
     return ViewPicture(
         serial=view.serial,
@@ -138,9 +93,7 @@ def _picture(
         height_px=height_px,
         crop_px=crop_px,
         deviation_uri=_data_uri("png", picture),
-        photo_uri=_data_uri("jpeg", np.where(view.colored[..., None], view.colors, unseen))
-        if view.colored.any()
-        else None,
+        photo_uri=_data_uri("jpeg", _photo(view, camera)) if view.colored.any() else None,
         marks=marks,
         text=_in_words(view.serial, deviation_mm[seen], marks),
     )
@@ -191,6 +144,34 @@ def _smoothed(deviation_mm: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(seen, total / np.maximum(weight, 1e-6), np.float32(np.nan)).astype(np.float32)
 
 
+def _photo(view: View, camera: CellCamera) -> NDArray[np.uint8]:
+    """The colour image on the grid of the depth image, (H, W, 3).
+
+    Where both streams come from one sensor, as in a D405, it is the image itself, holes in the depth included; else
+    only what could be carried over by the depth.
+    """
+    painted = np.where(view.colored[..., None], view.colors, UNSEEN_RGB).astype(np.uint8)
+    image = view.color_image
+    T_color_depth = camera.T_color_depth
+    is_one_sensor = T_color_depth is not None and np.allclose(T_color_depth.matrix, np.eye(4), atol=1e-6)
+    if image is None or not is_one_sensor or camera.color != camera.depth:
+        return painted
+    top, bottom = max(image.window.top, view.window.top), min(image.window.bottom, view.window.bottom)
+    left, right = max(image.window.left, view.window.left), min(image.window.right, view.window.right)
+    shared = Window(top, bottom, left, right)
+    painted[_within(shared, view.window)] = image.rgb[_within(shared, image.window)]
+    return painted
+
+
+def _within(window: Window, outer: Window) -> tuple[slice, slice]:
+    """To index `window` out of an image that is `outer`."""
+    rows, columns = window.slices
+    return (
+        slice(rows.start - outer.top, rows.stop - outer.top),
+        slice(columns.start - outer.left, columns.stop - outer.left),
+    )
+
+
 def _relief(view: View, T_depth_cell: RigidTransform) -> NDArray[np.float32]:
     """Brightness (H, W), 0.7 to 1, of a surface lit from the camera: the part's shape under the colours.
 
@@ -207,61 +188,13 @@ def _marks(inspection: Inspection, splat: _Splat, view: View, T_depth_cell: Rigi
     marks = []
     for number, finding in enumerate(inspection.verdict.findings, start=1):
         points = inspection.finding_points[number - 1]
-        if len(points):
-            mark = _outlined(number, finding, splat.mask(points))
-        elif inspection.alignment is not None:
-            mark = _encircled(number, finding, view, T_depth_cell @ inspection.alignment.T_cell_part)
-        else:
-            mark = None
+        mark = outlined(number, finding, splat.mask(points))
+        is_seen_without_depth = not len(points) or view.serial in finding.cameras
+        if mark is None and is_seen_without_depth and inspection.alignment is not None:
+            mark = encircled(number, finding, view, T_depth_cell @ inspection.alignment.T_cell_part)
         if mark is not None:
             marks.append(mark)
     return tuple(marks)
-
-
-def _outlined(number: int, finding: Finding, mask: NDArray[np.uint8]) -> Mark | None:
-    """Outline the points of a finding; None where this camera sees too few of them."""
-    rows, columns = np.nonzero(mask)
-    if len(rows) < MIN_OUTLINE_PX:
-        return None
-    closed = cv2.dilate(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)), np.ones((3, 3), np.uint8))
-    contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)
-    column_px, row_px = float(np.median(columns)), float(np.median(rows))
-    return Mark(
-        number=number,
-        outlines=" ".join(_path(contour[:, 0, :]) for contour in contours),
-        column_px=column_px,
-        row_px=row_px,
-        radius_px=float(np.hypot(columns - column_px, rows - row_px).max()),
-        points=len(rows),
-        label=f"{number}: {size_in_words(finding)}",
-        title=finding.text,
-    )
-
-
-def _path(pixels: NDArray[Any]) -> str:
-    """SVG path around pixels (N, 2) given as (column, row); SVG counts from a pixel's corner, not its centre."""
-    return "M" + " ".join(f"{column + 0.5:g},{row + 0.5:g}" for column, row in pixels) + "Z"
-
-
-def _encircled(number: int, finding: Finding, view: View, T_depth_part: RigidTransform) -> Mark | None:
-    """Draw a circle where a finding without points lies, such as a bore that is not there; None out of the picture."""
-    point_depth = T_depth_part @ (np.array(finding.position_mm.value) / 1000.0)
-    column_px, row_px = (float(value) for value in view.intrinsics.project(point_depth))
-    if not (0 <= column_px < view.intrinsics.width_px and 0 <= row_px < view.intrinsics.height_px):
-        return None
-    radius_m = math.sqrt(finding.area_mm2.value / math.pi) / 1000.0
-    radius_px = max(MIN_CIRCLE_PX, radius_m * view.intrinsics.fx_px / float(point_depth[2]))
-    left_px, arc = column_px - radius_px, f"a{radius_px:.1f},{radius_px:.1f} 0 1 0"
-    return Mark(
-        number=number,
-        outlines=f"M{left_px:.1f},{row_px:.1f} {arc} {2 * radius_px:.1f},0 {arc} {-2 * radius_px:.1f},0Z",
-        column_px=column_px,
-        row_px=row_px,
-        radius_px=radius_px,
-        points=0,
-        label=f"{number}: {size_in_words(finding)}",
-        title=finding.text,
-    )
 
 
 def _crop(shown: NDArray[np.bool_]) -> tuple[int, int, int, int]:
@@ -270,55 +203,6 @@ def _crop(shown: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     top, bottom = max(0, int(rows[0]) - MARGIN_PX), min(shown.shape[0], int(rows[-1]) + MARGIN_PX)
     left, right = max(0, int(columns[0]) - MARGIN_PX), min(shown.shape[1], int(columns[-1]) + MARGIN_PX)
     return left, top, right - left, bottom - top
-
-
-def _labelled(marks: tuple[Mark, ...], crop_px: tuple[int, int, int, int]) -> tuple[Mark, ...]:
-    """Each of the first labels at the nearest place beside its mark that is inside the picture and still free."""
-    line_px = crop_px[2] * LABEL_HEIGHT
-    taken: list[_Box] = []
-    placed: list[Mark] = []
-    for mark in marks[:MAX_LABELS]:
-        spots = [_label_box(mark, side, lines * line_px, line_px) for lines in LABEL_LINES for side in SIDES]
-        free = [box for box in spots if box.is_inside(crop_px) and not any(box.overlaps(other) for other in taken)]
-        if not free:
-            placed.append(replace(mark, label=""))
-            continue
-        box = free[0]
-        taken.append(box)
-        column_px = box.left if box.side == "start" else box.right
-        row_px = (box.top + box.bottom) / 2
-        placed.append(replace(mark, label_column_px=column_px, label_row_px=row_px, label_side=box.side))
-    return (*placed, *(replace(mark, label="") for mark in marks[MAX_LABELS:]))
-
-
-@dataclass(frozen=True, slots=True)
-class _Box:
-    """Where a label would stand; `side` says on which side of its mark."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-    side: LabelSide
-
-    def is_inside(self, crop_px: tuple[int, int, int, int]) -> bool:
-        left, top, width, height = crop_px
-        across = left <= self.left and self.right <= left + width
-        return across and top <= self.top and self.bottom <= top + height
-
-    def overlaps(self, other: "_Box") -> bool:
-        across = self.left < other.right and other.left < self.right
-        return across and self.top < other.bottom and other.top < self.bottom
-
-
-def _label_box(mark: Mark, side: LabelSide, below_px: float, line_px: float) -> _Box:
-    """The box of a mark's label on one side of it, `below_px` below its middle."""
-    # Digits are a little over half as wide as a line of the report is high.
-    width_px = len(mark.label) * line_px * 0.5
-    away_px = min(mark.radius_px, MAX_LABEL_AWAY_LINES * line_px) + line_px / 4
-    left = mark.column_px + away_px if side == "start" else mark.column_px - away_px - width_px
-    top = mark.row_px + below_px - line_px / 2
-    return _Box(left, top, left + width_px, top + line_px, side)
 
 
 def _in_words(serial: str, deviation_mm: NDArray[np.float32], marks: tuple[Mark, ...]) -> str:

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from depthcell.calib.cell import Cell
 from depthcell.inspect.inspection import Inspection
+from depthcell.inspect.marks import Mark, labelled
 from depthcell.inspect.pictures import (
     BAND_COLORS,
     BAND_EDGES,
-    Mark,
     ViewPicture,
-    _labelled,
     band_colors,
     view_pictures,
 )
@@ -131,9 +130,13 @@ def test_a_part_that_could_not_be_fused_has_no_picture(inspected_plate: Inspecti
 def test_no_view_shows_what_it_does_not_see(inspected_plate: Inspection, plate_cell: Cell) -> None:
     """Points whose normals face away are on the far side: with all of them turned, nothing is to be seen."""
     assert inspected_plate.fused is not None
+    findings = [msgspec.structs.replace(finding, cameras=()) for finding in inspected_plate.verdict.findings]
+    verdict = msgspec.structs.replace(inspected_plate.verdict, findings=tuple(findings))
     cloud = inspected_plate.fused.cloud
     turned = dataclasses.replace(cloud, normals_cell=-cloud.normals_cell)
-    hidden = dataclasses.replace(inspected_plate, fused=dataclasses.replace(inspected_plate.fused, cloud=turned))
+    hidden = dataclasses.replace(
+        inspected_plate, verdict=verdict, fused=dataclasses.replace(inspected_plate.fused, cloud=turned)
+    )
     for picture in view_pictures(hidden, plate_cell, TOLERANCE_MM):
         assert picture.marks == ()
         assert "nothing was compared" in picture.text
@@ -165,9 +168,9 @@ def test_a_value_is_rounded_to_its_uncertainty(value: float | None, u: float | N
 
 
 @given(st.floats(-1e4, 1e4), st.floats(1e-3, 1e3))
-def test_rounding_moves_a_value_by_less_than_a_tenth_of_its_uncertainty(value: float, u: float) -> None:
+def test_rounding_moves_a_value_by_a_tenth_of_its_uncertainty_at_most(value: float, u: float) -> None:
     read = float(with_uncertainty(value, u).partition(" ± ")[0].replace("−", "-"))
-    assert abs(read - value) <= 0.06 * u + 0.51 * (u >= 10) + 1e-9
+    assert abs(read - value) <= 0.1 * u + 1e-9
 
 
 def test_minus_is_no_hyphen() -> None:
@@ -368,7 +371,7 @@ def test_labels_stay_inside_the_picture_and_off_each_other(places: list[tuple[fl
         for number, (column, row, radius) in enumerate(places, start=1)
     )
     boxes: list[tuple[float, float, float, float]] = []
-    for mark in _labelled(marks, (0, 0, 200, 150)):
+    for mark in labelled(marks, (0, 0, 200, 150)):
         if not mark.label:
             continue
         width = len(mark.label) * 5.0
@@ -386,6 +389,6 @@ def test_labels_stay_inside_the_picture_and_off_each_other(places: list[tuple[fl
 
 
 def test_a_single_label_stands_right_of_its_mark() -> None:
-    (mark,) = _labelled((Mark(1, "", 50.0, 60.0, 10.0, 9, "1: −0.82 mm", "a dent"),), (0, 0, 200, 150))
+    (mark,) = labelled((Mark(1, "", 50.0, 60.0, 10.0, 9, "1: −0.82 mm", "a dent"),), (0, 0, 200, 150))
     assert (mark.label_side, mark.label_row_px) == ("start", 60.0)
     assert 60.0 < mark.label_column_px < 66.0
