@@ -1,7 +1,7 @@
 """PNG images as the SDK writes them into recordings, read with every checksum verified.
 
-OpenCV decodes a PNG whose checksum is wrong, with a message on standard error. So the chunks are walked here; and as
-the SDK uses the two simplest row filters only, NumPy can undo them: 1.4 times as fast as OpenCV's decoder, measured.
+OpenCV verifies them too, but prints to standard error and does not say what is wrong. And as the SDK uses the two
+simplest row filters only, NumPy can undo them: 1.4 times as fast as OpenCV's decoder, measured.
 """
 
 import struct

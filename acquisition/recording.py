@@ -26,6 +26,8 @@ from depthcell.files import sha256_of_file
 SUPPORTED_VERSIONS = range(3, 5)
 """Of the SDK's recording format (librealsense `ros_file_versions`); older ones keep no options."""
 
+LONGEST_MESSAGE = 300
+
 
 @dataclass(frozen=True, eq=False)
 class Recording:
@@ -162,6 +164,8 @@ def open_recording(path: Path) -> Recording:
     source = _source_of(path)
     with _naming(path):
         header = read_header(source.header_messages(path), source.dialect)
+        if not header.message_count:
+            raise DamageError(0, "the file holds no messages")
         if not header.streams or header.version not in SUPPORTED_VERSIONS or "Serial Number" not in header.device:
             raise DepthcellError(
                 f"it is no RealSense recording of file version 3 or 4 with a serial number (version {header.version}, "
@@ -211,11 +215,17 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except DamageError as damage:
         raise DepthcellError(
-            f"recording {path}: damaged at byte {damage.offset}: {damage.what}; copy the file anew "
+            f"recording {path}: damaged at byte {damage.offset}: {_printable(damage.what)}; copy the file anew "
             "from its source, or record again",
             Reason.RECORDING_DAMAGED,
         ) from damage
     except OSError as error:
         raise DepthcellError(f"recording {path}: cannot be read ({error.strerror}); check name and rights") from error
     except DepthcellError as error:
-        raise DepthcellError(f"recording {path}: {error}", error.reason) from error
+        raise DepthcellError(f"recording {path}: {_printable(str(error))}", error.reason) from error
+
+
+def _printable(text: str) -> str:
+    """A message that may quote damaged bytes, fit for a terminal: one line, of bounded length."""
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return shown if len(shown) <= LONGEST_MESSAGE else shown[:LONGEST_MESSAGE] + "..."

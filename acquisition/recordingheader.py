@@ -27,7 +27,7 @@ class RecordingHeader:
         streams: announced image streams -> name of the pixel format, frame rate.
         imagers: stream -> image size and intrinsics.
         poses: stream -> group of extrinsics, pose in it.
-        image_count: images met so far.
+        message_count, image_count: messages and images met so far.
     """
 
     dialect: Dialect
@@ -38,6 +38,7 @@ class RecordingHeader:
     streams: dict[StreamKey, tuple[str, int]] = field(default_factory=dict)
     imagers: dict[StreamKey, Imager] = field(default_factory=dict)
     poses: dict[StreamKey, tuple[str, StreamPose]] = field(default_factory=dict)
+    message_count: int = 0
     image_count: int = 0
 
     @property
@@ -52,6 +53,7 @@ class RecordingHeader:
             DamageError: its payload is damaged.
             DepthcellError: it says something that cannot be read.
         """
+        self.message_count += 1
         topic = parse_topic(message.topic)
         if topic.device > 0:
             raise DepthcellError(

@@ -245,7 +245,8 @@ def edited(original: Path, folder: Path, statement: str) -> Path:
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("DELETE FROM messages", "no RealSense recording"),
+        ("DELETE FROM messages", "holds no messages"),
+        ("UPDATE topics SET name = '/camera/' || name", "no RealSense recording"),
         ("DELETE FROM topics", "names topic 1"),
         ("DROP TABLE messages", "no tables"),
         ("UPDATE messages SET data = x'00' WHERE id = 6", "Invalid or unsupported CDR"),
@@ -275,6 +276,15 @@ def test_unknown_format_is_named(originals: dict[str, Path], tmp_path: Path) -> 
     assert error is not None
     assert error.reason is Reason.RECORDING_UNSUPPORTED
     assert "'W10' cannot be read" in str(error)
+
+
+def test_damaged_text_is_shown_fit_for_a_terminal(originals: dict[str, Path], tmp_path: Path) -> None:
+    garbage = b"\x1b[31m\n" * 4
+    content = originals["new.db3"].read_bytes().replace(b"encoding=Z16;fps=30", (garbage + bytes(30))[:19])
+    _, error = read_bytes(content, originals["new.db3"], tmp_path)
+    assert error is not None
+    assert str(error).isprintable()
+    assert len(str(error)) < 600
 
 
 def test_a_lost_row_is_seen_by_the_index(originals: dict[str, Path], tmp_path: Path) -> None:
