@@ -76,8 +76,8 @@ class ReferenceBank:
         with _one_thread():
             flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(fixed, laid, none)
         flow = cv2.GaussianBlur(flow, (0, 0), FLOW_SIGMA_PX)
-        row, column = np.indices(fixed.shape, dtype=np.float32)
-        column, row = column + flow[..., 0], row + flow[..., 1]
+        grid = np.indices(fixed.shape, dtype=np.float32)
+        column, row = grid[1] + flow[..., 0], grid[0] + flow[..., 1]
         (a, b, c), (d, e, f) = affine.astype(np.float32)
         return Overlay(index, a * column + b * row + c, d * column + e * row + f)
 
@@ -96,8 +96,8 @@ def _refined(fixed: NDArray[np.uint8], moving: NDArray[np.uint8], affine: NDArra
         refined = cv2.findTransformECC(small_fixed, small_moving, small, cv2.MOTION_AFFINE, criteria, everywhere, 5)[1]
     except cv2.error:
         return affine
-    small = np.asarray(refined, dtype=np.float64)
-    return np.column_stack((small[:, :2], 2 * small[:, 2] + centre - small[:, :2] @ centre))
+    linear, shift = np.hsplit(np.asarray(refined, dtype=np.float64), [2])
+    return np.column_stack((linear, 2 * shift[:, 0] + centre - linear @ centre))
 
 
 def _thumb(view: PartView, angle_deg: float) -> NDArray[np.float32]:
