@@ -31,7 +31,7 @@ def inspect(  # noqa: PLR0913, PLR0917 - one parameter for each option of the ve
 
     from depthcell.inspect.inspection_run import RunPlan, run_inspection
     from depthcell.inspect.publisher import NoOutlet, VerdictPublisher
-    from depthcell.inspect.terminal import delivery_in_words, verdict_table
+    from depthcell.inspect.terminal import delivery_in_words, verdict_table, wide_console
     from depthcell.inspect.verdict import Verdict, to_json
     from depthcell.inspect.wire import read_endpoint
 
@@ -48,7 +48,7 @@ def inspect(  # noqa: PLR0913, PLR0917 - one parameter for each option of the ve
 
         result = run_inspection(plan, outlet, show, lambda count: progress.update(task, total=count))
     if not as_json:
-        Console().print(verdict_table(result.verdicts))
+        wide_console().print(verdict_table(result.verdicts))
     if isinstance(outlet, VerdictPublisher):
         notes.print(delivery_in_words(outlet.delivery, outlet.endpoint), markup=False)
     notes.print(f"results: {result.report or result.folder}", markup=False)
@@ -100,12 +100,13 @@ def demo(
     from rich.console import Console
 
     from depthcell.inspect.demo import DemoPlan, as_json_object, print_result, run_demo
+    from depthcell.inspect.terminal import wide_console
 
     result = run_demo(DemoPlan(out, parts, seed), Console(stderr=as_json, highlight=False, soft_wrap=True))
     if as_json:
         print(json.dumps(as_json_object(result)))
     else:
-        print_result(result, Console(highlight=False))
+        print_result(result, wide_console())
 
 
 def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 from scipy.special import betaincinv
@@ -65,9 +66,9 @@ class Comparison:
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """Truth against verdict, part by part."""
-    table = Table(title="truth against verdict; ± spans 95 %", title_justify="left")
+    table = Table(title="truth against verdict; ± spans 95 %", title_justify="left", box=SIMPLE_HEAD)
     for header in ("part", "truth", "verdict", "main finding", "ms", "outcome"):
-        table.add_column(header, justify="right" if header == "ms" else "left")
+        table.add_column(header, justify="right" if header == "ms" else "left", no_wrap=header != "truth")
     for comparison in comparisons:
         truth, verdict = comparison.truth, comparison.verdict
         table.add_row(

@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -12,7 +13,16 @@ from depthcell.inspect.publisher import Delivery
 from depthcell.inspect.report import total_ms
 from depthcell.inspect.verdict import Decision, Verdict
 
+PLAIN_WIDTH = 110
+"""Columns to fill where the output is no terminal, as in a log."""
+
 COLORS = {Decision.OK: "green", Decision.NOK: "red", Decision.CANNOT_TELL: "yellow"}
+
+
+def wide_console() -> Console:
+    """Standard output, in a log as wide as the tables want it."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
 
 
 def decision_text(decision: Decision) -> Text:
