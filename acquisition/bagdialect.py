@@ -29,6 +29,7 @@ class BagDialect:
     """See `Dialect`."""
 
     has_single_metadata = False
+    has_packed_images = False
 
     def version(self, payload: Payload) -> int:
         """See `Dialect`."""

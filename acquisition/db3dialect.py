@@ -21,6 +21,7 @@ class Db3Dialect:
     """See `Dialect`."""
 
     has_single_metadata = True
+    has_packed_images = True
 
     def version(self, payload: Payload) -> int:
         """See `Dialect`."""

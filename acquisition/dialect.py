@@ -60,9 +60,11 @@ class Dialect(Protocol):
 
     Attributes:
         has_single_metadata: whether a frame's metadata are one message; else they go on until another follows.
+        has_packed_images: whether images are packed one by one, so that unpacking several at once pays.
     """
 
     has_single_metadata: bool
+    has_packed_images: bool
 
     def version(self, payload: Payload) -> int:
         """Version of the SDK's recording format."""

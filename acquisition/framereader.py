@@ -78,7 +78,8 @@ def read_frames(messages: Iterable[RosMessage], dialect: Dialect) -> Iterator[Re
         DamageError: after the last frame before the damage; an image whose metadata are not all there is not given.
         DepthcellError: there is an image of a kind that cannot be read.
     """
-    return map_ahead(lambda parts: parts.assembled(dialect), _collect_parts(messages, dialect))
+    parts = _collect_parts(messages, dialect)
+    return (map_ahead if dialect.has_packed_images else map)(lambda part: part.assembled(dialect), parts)
 
 
 def _collect_parts(messages: Iterable[RosMessage], dialect: Dialect) -> Iterator[_Parts]:
