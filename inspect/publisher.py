@@ -140,7 +140,13 @@ class VerdictPublisher:
         return self._somebody_listens.wait(timeout_s)
 
     def publish(self, verdict: Verdict) -> None:
-        """Send one verdict to all listeners; returns at once."""
+        """Send one verdict to all listeners; returns at once.
+
+        Raises:
+            DepthcellError: (`TRANSPORT`) the run is over, or the publisher's thread has failed.
+        """
+        if not self._thread.is_alive():
+            raise transport_error("--bind", self.endpoint, "the publisher has stopped; no listener hears any more")
         self._orders.send_multipart([TOPIC_VERDICT, to_json(verdict)])
 
     def close(self, *, complete: bool) -> None:

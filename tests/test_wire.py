@@ -290,6 +290,13 @@ def test_plain_subscriber_loses_what_was_sent_before_it_came(make_verdict: MakeV
             assert json.loads(body)["sequence"] == 2
 
 
+def test_nothing_is_published_into_the_void_after_the_end(make_verdict: MakeVerdict) -> None:
+    with VerdictPublisher(ANYWHERE) as publisher:
+        publisher.close(complete=True)
+        with pytest.raises(DepthcellError, match="the publisher has stopped"):
+            publisher.publish(make_verdict(1))
+
+
 def test_one_listeners_repair_disturbs_no_other(make_verdict: MakeVerdict) -> None:
     with VerdictPublisher(ANYWHERE) as publisher, zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
         subscriber.connect(publisher.endpoint)
