@@ -6,7 +6,9 @@ times as much as they stated; along rays it is 1.0.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,8 +50,9 @@ def merge_views(views: Sequence[View], cell: Cell) -> PartCloud:
     cameras = [cell.camera(view.serial) for view in views]
     by_camera = [_footprint_m2(cloud[cloud.camera == index], camera) for index, camera in enumerate(cameras)]
     own_footprint_m2 = np.concatenate(by_camera)
-    for index, (view, camera) in enumerate(zip(views, cameras, strict=True)):
-        overlap = _overlap(cloud, index, view, camera)
+    with ThreadPoolExecutor(max_workers=len(views)) as pool:
+        overlaps = list(pool.map(partial(_overlap, cloud), range(len(views)), views, cameras))
+    for index, (view, camera, overlap) in enumerate(zip(views, cameras, overlaps, strict=True)):
         evidence.add(overlap, view, index)
         footprint_m2, own_m2 = _footprint_m2(cloud[overlap.point], camera), own_footprint_m2[overlap.point]
         # Of two cameras that resolve a place alike, the first keeps it.

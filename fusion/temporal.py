@@ -176,13 +176,7 @@ def frame_sigma_m(mean: MeanDepth, camera: CellCamera) -> NDArray[np.float32]:
     dithers (`_undithered_share`): `sigma² = (nu_0 sigma_0² + (n - 1) s²) / (nu_0 + n - 1)`, the posterior scale under a
     scaled inverse chi-squared prior (Gelman et al., Bayesian Data Analysis, 2.6). One frame gives sigma_0, many give s.
     """
-    analogue_m2 = np.square(camera.depth_sigma_m(mean.mean_m, camera.noise.temporal_px))
-    quantisation_m2 = (1 - _undithered_share(analogue_m2, mean.units_m)) * np.float32(mean.units_m**2 / 12)
-    own_freedom = np.maximum(mean.count.astype(np.float32) - 1, 0)
-    measured_m2 = np.where(own_freedom > 0, np.square(mean.sigma_m), np.float32(0))
-    freedom = np.float32(MODEL_DEGREES_OF_FREEDOM)
-    pooled_m2 = (freedom * (analogue_m2 + quantisation_m2) + own_freedom * measured_m2) / (freedom + own_freedom)
-    return np.asarray(np.sqrt(pooled_m2), dtype=np.float32)
+    return np.sqrt(_frame_variance_m2(mean, *_model_variances_m2(mean, camera)))
 
 
 def random_sigma_m(mean: MeanDepth, camera: CellCamera) -> NDArray[np.float32]:
@@ -193,11 +187,27 @@ def random_sigma_m(mean: MeanDepth, camera: CellCamera) -> NDArray[np.float32]:
     (GUM F.2.2.1) that hits a part at rest the same way in every frame.
     """
     frames = np.maximum(mean.count, 1).astype(np.float32)
-    averaged_m2 = np.square(frame_sigma_m(mean, camera)) / frames
+    analogue_m2, lasting_m2 = _model_variances_m2(mean, camera)
     fixed_m2 = np.square(camera.depth_sigma_m(mean.mean_m, camera.noise.fixed_px))
+    return np.asarray(
+        np.sqrt(_frame_variance_m2(mean, analogue_m2, lasting_m2) / frames + fixed_m2 + lasting_m2), dtype=np.float32
+    )
+
+
+def _model_variances_m2(mean: MeanDepth, camera: CellCamera) -> tuple[FloatArray, FloatArray]:
+    """Of one frame by the cell's noise model: analogue noise, and quantisation that averaging leaves; each (H, W)."""
     analogue_m2 = np.square(camera.depth_sigma_m(mean.mean_m, camera.noise.temporal_px))
-    quantisation_m2 = _undithered_share(analogue_m2, mean.units_m) * np.float32(mean.units_m**2 / 12)
-    return np.asarray(np.sqrt(averaged_m2 + fixed_m2 + quantisation_m2), dtype=np.float32)
+    return analogue_m2, _undithered_share(analogue_m2, mean.units_m) * np.float32(mean.units_m**2 / 12)
+
+
+def _frame_variance_m2(mean: MeanDepth, analogue_m2: FloatArray, lasting_m2: FloatArray) -> NDArray[np.float32]:
+    """Measured variance of one frame, pooled with the model's, see `frame_sigma_m`."""
+    freedom = np.float32(MODEL_DEGREES_OF_FREEDOM)
+    model_m2 = analogue_m2 + np.float32(mean.units_m**2 / 12) - lasting_m2
+    own_freedom = np.maximum(mean.count.astype(np.float32) - 1, 0)
+    measured_m2 = np.where(own_freedom > 0, np.square(mean.sigma_m), np.float32(0))
+    pooled_m2 = (freedom * model_m2 + own_freedom * measured_m2) / (freedom + own_freedom)
+    return np.asarray(pooled_m2, dtype=np.float32)
 
 
 def _undithered_share(noise_m2: FloatArray, units_m: float) -> FloatArray:
@@ -207,7 +217,10 @@ def _undithered_share(noise_m2: FloatArray, units_m: float) -> FloatArray:
     quantiser damps it by `exp(-4 pi² k² sigma² / q²)` (Widrow and Kollar, Quantization Noise, 2008, chapter 19 on
     dither). Three harmonics are summed; the rest of the variance is damped as the fourth is.
     """
-    damping = np.exp(noise_m2 * np.float32(-4 * math.pi**2 / units_m**2))
+    # Below exp(-20) nothing is left, and numbers too small for single precision would only slow the powers down.
+    damping = np.exp(np.maximum(noise_m2 * np.float32(-4 * math.pi**2 / units_m**2), -20))
     first, second, third = (np.float32(6 / (math.pi * k) ** 2) for k in (1, 2, 3))
-    rest = 1 - first - second - third
-    return np.asarray(first * damping + second * damping**4 + third * damping**9 + rest * damping**16)
+    power4 = np.square(np.square(damping))
+    power8 = np.square(power4)
+    rest = (1 - first - second - third) * np.square(power8)
+    return np.asarray(first * damping + second * power4 + third * power8 * damping + rest)
