@@ -38,7 +38,7 @@ def _figures(figures: Accuracy) -> tuple[str, ...]:
 
 
 def _estimate(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.2f}-{estimate.high:.2f})"
+    return f"{estimate.value:.3f} ({estimate.low:.3f}-{estimate.high:.3f})"
 
 
 def _wrong(wrong: Wrong) -> str:

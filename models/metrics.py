@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.special import betaincinv, expit, stdtrit
 from scipy.stats import rankdata
 
@@ -125,8 +125,8 @@ def auroc_estimate(is_defect: NDArray[np.bool_], scores: NDArray[np.floating[Any
         return float((value - t) ** 2 - z**2 * spread)
 
     inside = float(np.clip(value, 1e-9, 1 - 1e-9))  # V is zero at 0 and 1, which would count as a root
-    low = brentq(excess, 0.0, inside) if value > 0 else 0.0
-    high = brentq(excess, inside, 1.0) if value < 1 else 1.0
+    low = root_scalar(excess, bracket=(0.0, inside)).root if value > 0 else 0.0
+    high = root_scalar(excess, bracket=(inside, 1.0)).root if value < 1 else 1.0
     return Estimate(value, float(low), float(high))
 
 
@@ -179,7 +179,7 @@ def pixel_estimates(images: Sequence[ScoredImage], strata: Sequence[str], seed: 
     levels = _thinned(_levels(images), images)
     corners = np.stack([_corners(image, levels) for image in images])
     times_drawn = _times_drawn(strata, np.random.default_rng(seed))
-    draws = np.array([_pixel_figures(_curve(np.tensordot(times, corners, axes=1))) for times in times_drawn])
+    draws = np.array([_pixel_figures(_curve(np.einsum("i,ijk->jk", times, corners))) for times in times_drawn])
     defective = sum(image.regions > 0 for image in images)
     return {
         name: _logit_t_estimate(value, drawn, defective)
