@@ -42,9 +42,9 @@ WALL = 0.3
 BELOW_MOUTH_M = 5e-4
 INWARDS = -0.6
 MIN_WALL_POINTS = 40
-MIN_WALL_SECTORS = 5
+MIN_WALL_SECTORS = 4
 FIT_ROUNDS = 4
-WINDOW_SHARE = 0.03
+WINDOW_SHARE = 0.1
 """Share of the matching window's effect at edges that is left on a wall away from its rim."""
 
 OUTLIER = 3.5
@@ -221,10 +221,15 @@ def _circle_step(local: _Local, chosen: NDArray[np.intp], circle: FloatArray) ->
 
 
 def _radius_u_m(local: _Local, chosen: NDArray[np.intp], fit: Fit, window_u_m: float) -> float:
-    """Noise, calibration (a shift common to each camera's points) and the matching window, in quadrature."""
-    variance = float(fit.covariance[2, 2])
-    for camera in np.unique(local.cloud.camera[chosen]):
-        of_camera = local.cloud.camera[chosen] == camera
-        shift_m = fit.gain[2, of_camera] @ local.cloud.systematic_sigma_m[chosen][of_camera].astype(np.float64)
-        variance += float(shift_m) ** 2
-    return math.sqrt(variance + (WINDOW_SHARE * window_u_m) ** 2)
+    """Noise, calibration and the matching window in quadrature.
+
+    Calibration shifts all points of a camera together. What is left of the window's effect shifts those that a camera
+    has in one sector together; on a short arc both weigh more than on a full circle, by the fit's own gain.
+    """
+    camera, sector = local.cloud.camera[chosen].astype(np.intp), local.sector[chosen]
+    gain = fit.gain[2]
+    systematic_m = local.cloud.systematic_sigma_m[chosen].astype(np.float64)
+    by_camera_m = np.bincount(camera, gain * systematic_m)
+    by_sector = np.bincount(camera * SECTORS + sector, gain)
+    variance = float(fit.covariance[2, 2] + np.square(by_camera_m).sum())
+    return math.sqrt(variance + float(np.square(by_sector).sum()) * (WINDOW_SHARE * window_u_m) ** 2)

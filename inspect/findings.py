@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +20,23 @@ from depthcell.inspect.shape_check import ShapeScore
 from depthcell.inspect.verdict import Finding, Position, Quantity
 
 FIT_SHARE = 0.45
-"""Radius of the patch of surface that is fitted about an extreme, in radii of the region."""
+"""Radius of the piece of surface that is fitted about an extreme, in half widths of the region."""
 
-FIT_RADIUS_M = (0.002, 0.006)
+FIT_RADIUS_M = (0.001, 0.006)
 """Limits of that radius."""
+
+WINDOW_SHARE = 0.4
+"""Variance of what smooths a shape, per axis, over the square of the noise's correlation length. The matching window
+alone has 1/4; slanted views and the merging of cameras add to it. 0.3 to 0.6 was measured on simulated dents."""
 
 RESOLUTION_SHARE = 0.5
 """Uncertainty of the correction for the matching window, as a share of it."""
+
+NARROWEST = 1.3
+"""A feature's variance over the window's below which it is not resolved, and corrected no further."""
+
+HIDDEN_RINGS = 4
+"""How far from a region unmeasured surface may belong to it, in patches."""
 
 CAMERA_SHARE = 0.05
 """A camera saw a finding if it weighs most in at least this share of its points."""
@@ -43,6 +52,7 @@ class Evidence:
         observation: the part.
         scales: averages over the surface.
         shape: its shape against good parts.
+        expected: (K,) bool, patches that should be seen.
         good_mean_m: (K,) deviation that good parts have, 0 where unknown.
         colors: serial number -> its colour against good parts.
     """
@@ -50,6 +60,7 @@ class Evidence:
     observation: Observation
     scales: DeviationScales
     shape: ShapeScore
+    expected: NDArray[np.bool_]
     good_mean_m: NDArray[np.float64]
     colors: Mapping[str, ColorScore]
 
@@ -73,11 +84,12 @@ def shape_finding(region: PatchRegion, evidence: Evidence, *, in_color: bool) ->
     """
     surface = evidence.scales.surface
     shape = region_shape(region, surface, evidence.shape.excess_m[0])
-    depth = _extreme(region, evidence)
-    kind = shape_kind(shape, evidence.shape.excess_m[0], region, surface)
+    depth = _extreme(region, shape, evidence)
+    kind = shape_kind(shape, evidence.shape.excess_m[0], evidence.observation.deviation.count, region, surface)
     points = _points_of(region, evidence.observation)
     cameras = _cameras_in_depth(points, evidence.observation)
-    area = _quantity(*_area_mm2(region, shape, evidence), digits=1)
+    hidden_m2 = _hidden_m2(region, evidence)
+    area = _area(region, shape, hidden_m2, evidence)
     text = (
         f"{_words(kind)} {abs(depth.value):.2f} ± "
         f"{COVERAGE_FACTOR * depth.u:.2f} mm {'deep' if depth.value < 0 else 'high'}, {area.value:.0f} mm², "
@@ -87,7 +99,7 @@ def shape_finding(region: PatchRegion, evidence: Evidence, *, in_color: bool) ->
         kind=kind,
         depth_mm=depth,
         area_mm2=area,
-        volume_mm3=_volume(region, evidence),
+        volume_mm3=_volume(region, depth, hidden_m2, evidence),
         position_mm=_position(region, shape, evidence),
         sigma=round(region.significance, 1),
         source="depth+color" if in_color else "depth",
@@ -142,6 +154,7 @@ def color_finding(region: PatchRegion, evidence: Evidence, significance: float) 
     cameras = tuple(serial for serial, score in scores.items() if score.max() >= significance)
     cameras = cameras or (max(scores, key=lambda serial: float(scores[serial].max())),)
     best = evidence.colors[max(scores, key=lambda serial: float(scores[serial].max()))]
+    region = _inner(region, best)
     shape = region_shape(region, surface, best.largest)
     kind = color_kind(shape, best, region)
     area = _quantity(shape.area_m2 * MM**2, _outline_u_m2(shape, surface.spacing_m) * MM**2, digits=1)
@@ -163,56 +176,76 @@ def color_finding(region: PatchRegion, evidence: Evidence, significance: float) 
     return Found(finding, region, _points_of(region, evidence.observation))
 
 
-def _extreme(region: PatchRegion, evidence: Evidence) -> Quantity:
+def _inner(region: PatchRegion, score: ColorScore) -> PatchRegion:
+    """The patches of a region that show at least half of its colour difference: where an eye draws the border."""
+    difference = np.nan_to_num(np.linalg.norm(score.difference_lab[region.patches], axis=1))
+    strong = difference >= 0.5 * np.quantile(difference, 0.9)
+    return PatchRegion(region.patches[strong], region.significance)
+
+
+def _extreme(region: PatchRegion, shape: Shape, evidence: Evidence) -> Quantity:
     """Signed deviation at the region's extreme, mm.
 
     The place is that of the largest mean over a couple of millimetres, so that it is not picked for its noise. There a
-    quadric is fitted to the single points by generalised least squares; its stationary value is the extreme. The
-    matching window that makes neighbours' noise alike (a Gaussian of variance l²/4 per axis gives noise that correlates
-    as exp(-d²/l²)) has flattened the shape by l²/8 times its Laplacian, which is put back.
+    quadric is fitted to the single points by generalised least squares; its stationary value is the extreme as seen.
+    What the matching window flattened is put back, see `_sharpening`.
     """
-    surface, score = evidence.scales.surface, evidence.shape
+    score = evidence.shape
     coarse = min(1, len(score.excess_m) - 1)
     ranked = np.nan_to_num(np.abs(score.excess_m[coarse][region.patches]))
     peak = int(region.patches[np.argmax(ranked)])
-    radius_m = float(np.clip(FIT_SHARE * math.sqrt(_area_m2(region, surface) / math.pi), *FIT_RADIUS_M))
+    radius_m = float(np.clip(FIT_SHARE * shape.width_m / 2, *FIT_RADIUS_M))
     fitted = _fitted_extreme(peak, radius_m, evidence)
-    shared_m = _shared_u_m(peak, evidence)
     if fitted is None:
         fine = int(np.argmax(np.isfinite(score.excess_m[:, peak])))
         return _quantity(score.excess_m[fine, peak] * MM, score.u_m[fine, peak] * MM)
-    return _quantity(fitted[0] * MM, math.hypot(fitted[1], shared_m) * MM)
+    return _quantity(fitted[0] * MM, math.hypot(fitted[1], _shared_u_m(peak, evidence)) * MM)
 
 
 def _fitted_extreme(peak: int, radius_m: float, evidence: Evidence) -> tuple[float, float] | None:
-    """Stationary value near a patch and its uncertainty from noise and resolution, metres; None with too few points."""
+    """Extreme near a patch and its uncertainty from noise and resolution, metres; None with too few points."""
     surface, cloud = evidence.scales.surface, evidence.observation.fused.cloud
-    patch, deviation_m = evidence.observation.deviation.points.patch, evidence.observation.deviation.points.deviation_m
+    seen = evidence.observation.deviation.points
     centre = surface.points_part[peak]
     near_patch = np.linalg.norm(surface.points_part - centre, axis=1) < radius_m
     near_patch &= surface.normals_part @ surface.normals_part[peak] > 0.7
-    candidates = np.flatnonzero(near_patch[patch] & (patch >= 0))
+    candidates = np.flatnonzero(near_patch[seen.patch] & (seen.patch >= 0))
     if len(candidates) < 24:
         return None
     chosen = candidates[evenly(len(candidates))]
-    points = evidence.observation.deviation.points.points_part[chosen]
-    u, v = ((points - centre) @ _tangents(surface.normals_part[peak])).T
+    u, v = ((seen.points_part[chosen] - centre) @ _tangents(surface.normals_part[peak])).T
     design = np.column_stack((np.ones(len(u)), u, v, u * u, u * v, v * v))
     correlation_m = cloud.correlation_m[chosen].astype(np.float64)
-    covariance = noise_covariance(points, cloud.random_sigma_m[chosen].astype(np.float64), correlation_m)
-    excess_m = deviation_m[chosen] - evidence.good_mean_m[patch[chosen]]
+    sigma_m = cloud.random_sigma_m[chosen].astype(np.float64)
+    covariance = noise_covariance(seen.points_part[chosen], sigma_m, correlation_m)
+    excess_m = seen.deviation_m[chosen] - evidence.good_mean_m[seen.patch[chosen]]
     try:
         fit = fit_linear(design, excess_m, covariance)
     except np.linalg.LinAlgError:
         return None
-    at = _stationary(fit.parameters, limit_m=radius_m / 3)
-    sharpened = np.array([1.0, *at, at[0] ** 2, at[0] * at[1], at[1] ** 2])
-    restored = np.zeros(6)
-    restored[[3, 5]] = -2.0 * float(np.median(correlation_m)) ** 2 / 8.0
-    correction_m = float(restored @ fit.parameters)
-    combined = sharpened + restored
-    variance = float(combined @ fit.covariance @ combined)
-    return float(combined @ fit.parameters), math.hypot(math.sqrt(variance), RESOLUTION_SHARE * correction_m)
+    at = _stationary(fit.parameters, limit_m=radius_m / 2)
+    place = np.array([1.0, *at, at[0] ** 2, at[0] * at[1], at[1] ** 2])
+    extreme_m, variance = float(place @ fit.parameters), float(place @ fit.covariance @ place)
+    sharper = _sharpening(extreme_m, fit.parameters, float(np.median(correlation_m)))
+    return extreme_m * sharper, math.hypot(math.sqrt(variance) * sharper, RESOLUTION_SHARE * (sharper - 1) * extreme_m)
+
+
+def _sharpening(extreme_m: float, parameters: NDArray[np.float64], correlation_m: float) -> float:
+    """Factor by which the true extreme is larger than the one seen through the matching window.
+
+    The window makes neighbours' noise alike, and that tells its size: a Gaussian of variance l²/4 per axis gives noise
+    that correlates as exp(-d²/l²). Along each axis of curvature the feature is taken for a Gaussian of its height and
+    curvature, of variance s² = height / curvature as seen, which the window w² made out of s² - w². For features much
+    wider than the window that is the first-order term, w²/2 times the Laplacian.
+    """
+    hessian = np.array([[2 * parameters[3], parameters[4]], [parameters[4], 2 * parameters[5]]])
+    window_m2 = WINDOW_SHARE * correlation_m**2
+    factor = 1.0
+    for curvature in np.linalg.eigvalsh(hessian):
+        if curvature * extreme_m < 0:
+            seen_m2 = max(-extreme_m / float(curvature), NARROWEST * window_m2)
+            factor *= math.sqrt(seen_m2 / (seen_m2 - window_m2))
+    return factor
 
 
 def _stationary(parameters: NDArray[np.float64], limit_m: float) -> NDArray[np.float64]:
@@ -232,13 +265,34 @@ def _shared_u_m(patch: int, evidence: Evidence) -> float:
     return float(np.nanmin(known)) if np.isfinite(known).any() else 0.0
 
 
-def _area_mm2(region: PatchRegion, shape: Shape, evidence: Evidence) -> tuple[float, float]:
-    """Area and its uncertainty: where the outline runs depends on the threshold, by half a step of significance."""
+def _area(region: PatchRegion, shape: Shape, hidden_m2: float, evidence: Evidence) -> Quantity:
+    """Area: where the outline runs depends on the threshold by half a step of significance, and `hidden_m2` may belong.
+
+    The hidden part is taken by half, with a rectangular distribution from none to all of it (GUM 4.3.8).
+    """
     significance = np.nan_to_num(np.abs(evidence.shape.significance[0][region.patches]))
-    area_m2 = evidence.scales.surface.area_m2[region.patches]
-    doubtful_m2 = float(area_m2[significance < GROWING + 1.0].sum())
-    u_m2 = math.hypot(doubtful_m2 / math.sqrt(12), _outline_u_m2(shape, evidence.scales.surface.spacing_m))
-    return shape.area_m2 * MM**2, u_m2 * MM**2
+    doubtful_m2 = float(evidence.scales.surface.area_m2[region.patches][significance < GROWING + 1.0].sum())
+    outline_m2 = _outline_u_m2(shape, evidence.scales.surface.spacing_m)
+    u_m2 = math.sqrt(outline_m2**2 + (doubtful_m2**2 + hidden_m2**2) / 12)
+    return _quantity((shape.area_m2 + hidden_m2 / 2) * MM**2, u_m2 * MM**2, digits=1)
+
+
+def _hidden_m2(region: PatchRegion, evidence: Evidence) -> float:
+    """Area beside a region of which nothing was measured: fusion drops what lies at a jump of depth.
+
+    Only surface that is expected to be seen counts, and of each hole no more than the region itself.
+    """
+    surface = evidence.scales.surface
+    unseen = evidence.expected & ~np.isfinite(evidence.shape.excess_m[0])
+    inside = np.zeros(len(surface))
+    inside[region.patches] = 1.0
+    reached = np.zeros_like(inside)
+    front = inside
+    for _ in range(HIDDEN_RINGS):
+        front = ((evidence.scales.touching @ front) > 0) & unseen & (reached == 0)
+        reached[front] = 1.0
+        front = front.astype(np.float64)
+    return min(float(surface.area_m2 @ reached), float(surface.area_m2 @ inside))
 
 
 def _outline_u_m2(shape: Shape, spacing_m: float) -> float:
@@ -247,20 +301,25 @@ def _outline_u_m2(shape: Shape, spacing_m: float) -> float:
     return spacing_m**2 * math.sqrt(border_patches / 12.0) + spacing_m * shape.width_m / math.sqrt(12)
 
 
-def _volume(region: PatchRegion, evidence: Evidence) -> Quantity:
-    """Integral of the deviation over the region; noise is alike over its correlation length, all else everywhere."""
+def _volume(region: PatchRegion, depth: Quantity, hidden_m2: float, evidence: Evidence) -> Quantity:
+    """Integral of the deviation over the region. Noise is alike over its correlation length, all else everywhere.
+
+    Over a hidden part the deviation may be anything from none to the extreme (GUM 4.3.8).
+    """
     surface = evidence.scales.surface
     area_m2, excess_m = surface.area_m2[region.patches], evidence.shape.excess_m[0][region.patches]
     seen = np.isfinite(excess_m)
+    hidden_m3 = (hidden_m2 + float(area_m2[~seen].sum())) * depth.value / MM
     if not seen.any():
-        return Quantity(0.0, 0.0)
-    volume_m3 = float((area_m2 * excess_m)[seen].sum() * area_m2.sum() / area_m2[seen].sum())
+        return _quantity(hidden_m3 / 2 * MM**3, abs(hidden_m3) / math.sqrt(12) * MM**3, digits=2)
+    volume_m3, seen_m2 = float((area_m2 * excess_m)[seen].sum()), float(area_m2[seen].sum())
     noise_m = float(np.sqrt(np.mean(evidence.shape.u_m[0][region.patches][seen] ** 2)))
     correlation_m = float(np.median(evidence.observation.fused.cloud.correlation_m))
-    alike = float(mean_correlation(np.array(correlation_m), math.sqrt(area_m2.sum() / math.pi)))
+    alike = float(mean_correlation(np.array(correlation_m), math.sqrt(seen_m2 / math.pi)))
     middle = int(region.patches[seen][np.argmax(np.abs(excess_m[seen]))])
-    u_m = math.hypot(noise_m * math.sqrt(min(alike + 1.0 / seen.sum(), 1.0)), _shared_u_m(middle, evidence))
-    return _quantity(volume_m3 * MM**3, u_m * float(area_m2.sum()) * MM**3, digits=2)
+    mean_u_m = math.hypot(noise_m * math.sqrt(min(alike + 1.0 / seen.sum(), 1.0)), _shared_u_m(middle, evidence))
+    u_m3 = math.hypot(mean_u_m * seen_m2, hidden_m3 / math.sqrt(12))
+    return _quantity((volume_m3 + hidden_m3 / 2) * MM**3, u_m3 * MM**3, digits=2)
 
 
 def _position(region: PatchRegion, shape: Shape, evidence: Evidence) -> Position:
@@ -285,10 +344,6 @@ def _cameras_in_depth(points: NDArray[np.intp], observation: Observation) -> tup
         return ()
     share = np.bincount(cloud.camera[points], minlength=len(cloud.serials)) / len(points)
     return tuple(serial for serial, part in zip(cloud.serials, share, strict=True) if part >= CAMERA_SHARE)
-
-
-def _area_m2(region: PatchRegion, surface: Any) -> float:
-    return float(surface.area_m2[region.patches].sum())
 
 
 def _tangents(normal: FloatArray) -> NDArray[np.float64]:

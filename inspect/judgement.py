@@ -61,6 +61,7 @@ def judge(observation: Observation, observer: Observer, golden: Golden | None) -
         observation=observation,
         scales=observer.scales,
         shape=shape,
+        expected=expected,
         good_mean_m=np.zeros(len(expected)) if good is None else np.nan_to_num(good.mean_m[0].astype(np.float64)),
         colors=_color_scores(observation, observer, golden),
     )

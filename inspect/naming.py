@@ -23,17 +23,17 @@ LARGEST_PIT_M2 = 12e-6
 PIT_DISTANCE_M = 0.007
 """Pits whose middles are nearer than this to each other belong together."""
 
-SLENDER = 2.5
-"""Length over width from which on a region is a line."""
+SLENDER = 1.75
+"""Length over width from which on a raised region is a burr, and one of different colour a scratch."""
 
-STEEP_FILL = 0.52
-"""Mean over extreme of the deviation: a smooth dent has 1/3, a flat-bottomed loss of material near 1."""
+STEEP_FILL = 0.42
+"""Mean over extreme of the deviation: a smooth dent has 1/3, what is flat with steep sides more."""
+
+TORN = 0.03
+"""Share of a region's patches without points from which on its sides are steep: fusion drops what lies at a jump."""
 
 AT_EDGE = 0.5
 """Share of patches near an edge from which on a region lies at it."""
-
-PITTED = 0.55
-"""Scatter of the deviation about a smooth bowl over its extreme from which on a region is pitted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,8 +73,8 @@ def region_shape(region: PatchRegion, surface: Surface, difference: FloatArray) 
     return Shape(float(area_m2.sum()), centre, 4 * math.sqrt(max(first, 0.0)), 4 * math.sqrt(max(second, 0.0)))
 
 
-def shape_kind(shape: Shape, excess_m: FloatArray, region: PatchRegion, surface: Surface) -> str:
-    """Name of a region whose deviation from good parts is `excess_m` (K,)."""
+def shape_kind(shape: Shape, excess_m: FloatArray, count: FloatArray, region: PatchRegion, surface: Surface) -> str:
+    """Name of a region whose deviation from good parts is `excess_m` (K,), of `count` (K,) points."""
     values = excess_m[region.patches]
     values = values[np.isfinite(values)]
     if not len(values):
@@ -85,8 +85,8 @@ def shape_kind(shape: Shape, excess_m: FloatArray, region: PatchRegion, surface:
         return "warp"
     if outwards and shape.slenderness > SLENDER:
         return "burr"
-    at_edge = float(surface.near_edge[region.patches].mean()) > AT_EDGE
-    if at_edge or float(np.mean(values)) / extreme > STEEP_FILL:
+    steep = float(np.mean(values)) / extreme > STEEP_FILL or float(np.mean(count[region.patches] == 0)) > TORN
+    if steep or float(surface.near_edge[region.patches].mean()) > AT_EDGE:
         return "excess_material" if outwards else "missing_material"
     return "bump" if outwards else "dent"
 
