@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -17,11 +18,8 @@ from depthcell.errors import DepthcellError, Reason
 
 FIRST_RETRY_S = 0.1
 LONGEST_RETRY_S = 2.0
-
-
-def as_it_is(device: SdkDevice) -> SdkDevice:
-    """The device itself: what a camera that is not recorded streams from."""
-    return device
+SHORT_SILENCE_S = 0.2
+"""Silence that is no reason yet to ask whether the device is still there."""
 
 
 class RealSenseCamera:
@@ -34,26 +32,29 @@ class RealSenseCamera:
     Args:
         settings: which camera, and what is asked of it.
         source: where devices come from.
-        wrap: what the streams are opened on, given the configured device; the recorder hooks in here.
+        wrap: gives, round the configured device, what the streams are opened on, and ends once they are stopped; the
+            recorder hooks in here.
     """
 
     def __init__(
         self,
         settings: CameraSettings,
         source: DeviceSource,
-        wrap: Callable[[SdkDevice], SdkDevice] = as_it_is,
+        wrap: Callable[[SdkDevice], AbstractContextManager[SdkDevice]] = nullcontext,
     ) -> None:
         self.settings = settings
         self._source = source
         self._wrap = wrap
         self._device: SdkDevice | None = None
         self._streams: SensorStreams | None = None
+        self._opened = ExitStack()
         self._instant: Instant | None = None
         self._identity = (settings.serial, "")
         self._baseline_m: float | None = None
         self._seen_s = 0.0
         self._opened_s = 0.0
         self._retry_s = FIRST_RETRY_S
+        self._retry_at_s = 0.0
         self._tallies: list[dict[StreamKind, FrameTally]] = []
 
     def __enter__(self) -> Self:
@@ -96,6 +97,11 @@ class RealSenseCamera:
             for kind in self.settings.streams
         }
 
+    @property
+    def received_since_opened(self) -> int:
+        """Frames of all streams since it was opened last."""
+        return sum(tally.received for tally in self._tallies[-1].values()) if self._tallies else 0
+
     def capture(self, timeout_s: float = 1.0) -> bool:
         """Take the next instant, which `read` then gives.
 
@@ -112,7 +118,6 @@ class RealSenseCamera:
             self._instant = self._streams.take(max(deadline_s - time.monotonic(), 0.0)) if self._streams else None
         if self._instant is not None:
             self._seen_s = time.monotonic()
-            self._retry_s = FIRST_RETRY_S
             return True
         self._look_after_silence()
         return False
@@ -138,28 +143,40 @@ class RealSenseCamera:
         depth = chosen.get(StreamKind.DEPTH)
         if depth is not None and depth[0].supports(rs.option.stereo_baseline):
             self._baseline_m = depth[0].get_option(rs.option.stereo_baseline) / 1e3
-        self._streams = SensorStreams(self._wrap(device), self.settings).__enter__()
-        self._tallies.append(self._streams.tallies)
+        with ExitStack() as opened:
+            streams = SensorStreams(opened.enter_context(self._wrap(device)), self.settings)
+            self._streams = opened.enter_context(streams)
+            self._opened = opened.pop_all()
+        self._tallies.append(streams.tallies)
         self._device = device
         self._opened_s = time.monotonic()
+        self._retry_s = FIRST_RETRY_S
 
     def _reopen(self, deadline_s: float) -> bool:
-        """Try to open the camera until the deadline, at growing intervals."""
-        while (left_s := deadline_s - time.monotonic()) > 0:
-            self._source.wait_for_change(min(self._retry_s, left_s))
-            self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
+        """Try to open the camera whenever a device came or went or the next pause is over, until the deadline."""
+        while True:
+            left_s = min(self._retry_at_s, deadline_s) - time.monotonic()
+            has_changed = left_s > 0 and self._source.wait_for_change(left_s)
+            if not has_changed and time.monotonic() < self._retry_at_s:
+                return False
             try:
                 self._open()
             except (RuntimeError, DepthcellError) as error:
                 # Away, or not yet ready: a camera answers some time before it can be opened.
                 if isinstance(error, DepthcellError) and error.reason is not Reason.DEVICE_LOST:
                     raise
-                continue
-            return True
-        return False
+            else:
+                return True
+            self._retry_at_s = time.monotonic() + self._retry_s
+            self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
+            if time.monotonic() >= deadline_s:
+                return False
 
     def _look_after_silence(self) -> None:
         now_s = time.monotonic()
+        silence_s = now_s - max(self._seen_s, self._opened_s)
+        if self._streams is not None and silence_s < min(SHORT_SILENCE_S, self.settings.silent_after_s):
+            return
         is_there = self._device is not None and self._source.is_connected(self._device)
         if is_there and self.settings.sync is SyncRole.GENLOCK:
             self._seen_s = now_s  # it waits for its trigger
@@ -170,10 +187,9 @@ class RealSenseCamera:
                 "plug it in again, and start anew",
                 Reason.DEVICE_LOST,
             )
-        if not is_there or now_s - max(self._seen_s, self._opened_s) > self.settings.silent_after_s:
+        if not is_there or silence_s > self.settings.silent_after_s:
             self._close()
 
     def _close(self) -> None:
-        if self._streams is not None:
-            self._streams.close()
         self._streams = self._device = self._instant = None
+        self._opened.close()

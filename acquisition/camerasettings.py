@@ -1,12 +1,12 @@
 """What is asked of a live camera: streams, synchronisation, exposure, projector. Nothing here talks to a device."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from pathlib import Path
 
 from depthcell.acquisition.recordedframe import StreamKind
-from depthcell.errors import DepthcellError
+from depthcell.errors import DepthcellError, Reason
 
 
 class SyncRole(IntEnum):
@@ -134,3 +134,25 @@ class CameraSettings:
     def frames_per_second(self) -> int:
         """Images a second, of all streams together."""
         return sum(stream.fps for stream in self.streams.values())
+
+
+def sync_roles(serials: Sequence[str], master: str | None, is_genlocked: bool) -> dict[str, SyncRole]:
+    """The part of each camera: one master and slaves, all genlocked, or, with neither, each for itself.
+
+    The master comes last, so that the slaves already wait when it begins to trigger.
+
+    Raises:
+        DepthcellError: there is no camera, one is named twice, the master is not among them, or both are asked for.
+    """
+    if not serials:
+        raise DepthcellError("no camera is connected; run: depthcell devices", Reason.DEVICE_MISSING)
+    if len(set(serials)) < len(serials):
+        raise DepthcellError(f"--camera: a serial number is named twice in {', '.join(serials)}; name each once")
+    if master is None:
+        return dict.fromkeys(serials, SyncRole.GENLOCK if is_genlocked else SyncRole.INDEPENDENT)
+    if is_genlocked:
+        raise DepthcellError("--genlock: waits for an outside trigger, so that no camera can be --master; give one")
+    if master not in serials:
+        raise DepthcellError(f"--master: {master} is not among the cameras {', '.join(serials)}; name one of these")
+    slaves = dict.fromkeys((serial for serial in serials if serial != master), SyncRole.SLAVE)
+    return {**slaves, master: SyncRole.MASTER}

@@ -23,8 +23,8 @@ class DeviceSource(Protocol):
         """Whether this very device, as found before, is still there; one that was plugged in again is another."""
         ...
 
-    def wait_for_change(self, timeout_s: float) -> None:
-        """Return when a device came or went, or after the timeout."""
+    def wait_for_change(self, timeout_s: float) -> bool:
+        """Return True as soon as a device came or went, False after the timeout."""
         ...
 
 
@@ -56,10 +56,11 @@ class ConnectedDevices:
         """See `DeviceSource`."""
         return bool(device.is_connected())
 
-    def wait_for_change(self, timeout_s: float) -> None:
+    def wait_for_change(self, timeout_s: float) -> bool:
         """See `DeviceSource`."""
-        self._changed.wait(timeout_s)
+        has_changed = self._changed.wait(timeout_s)
         self._changed.clear()
+        return has_changed
 
 
 def _tells(ask: Callable[[SdkDevice], str], device: SdkDevice) -> str | None:

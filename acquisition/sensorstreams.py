@@ -69,6 +69,12 @@ class SensorStreams:
                 self._sensors.append(sensor)
             for sensor in self._sensors:
                 sensor.start(self._queue)
+            if self._device.is_recorder():
+                # Paused until here, so that the file announces every stream before its first image.
+                self._device.resume()
+            # What came while sensors were still being started has no partner, and is not recorded.
+            while self._queue.poll_for_frame():
+                pass
         except BaseException:
             self.close()
             raise

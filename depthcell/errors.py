@@ -13,6 +13,7 @@ class Reason(StrEnum):
     DEVICE_MISSING = "device_missing"
     DEVICE_LOST = "device_lost"
     DISK_FULL = "disk_full"
+    OVERLOAD = "overload"
     CELL_INVALID = "cell_invalid"
     RECIPE_INVALID = "recipe_invalid"
     ALIGNMENT_FAILED = "alignment_failed"
