@@ -295,11 +295,21 @@ def test_missing_cameras_and_frames_are_told(station: Station) -> None:
     assert fused.missing == ()
     assert "camera C2: gave depth in 1 of 3 frame sets" in fused.warnings
     fused = fuse([without], station.cell)
-    assert fused.missing == ("C2",)
-    assert [view.serial for view in fused.views] == ["C0", "C1"]
-    assert {"camera C2: gave no depth", "one frame only: its noise is taken from the cell, not measured"} <= set(
-        fused.warnings
-    )
+    assert (fused.missing, [view.serial for view in fused.views]) == (("C2",), ["C0", "C1"])
+    assert {"camera C2: gave no depth", "one frame only: its noise is taken from the cell, not measured"} <= {
+        *fused.warnings
+    }
+
+
+def test_a_camera_that_measures_nothing_is_told(station: Station) -> None:
+    blind = {s: frame(c, np.full((240, 320), np.nan)) for s, c in station.cell.cameras.items()}
+    whole = clean(station)
+    fused = fuse([FrameSet({**whole.frames, "C1": blind["C1"]}, whole.expected)], station.cell)
+    assert "camera C1: measured nothing of the part" in fused.warnings
+    assert not fused.views[1].valid.any()
+    assert set(np.unique(fused.cloud.camera)) == {0, 2}
+    nothing = fuse([FrameSet(blind, whole.expected)], station.cell, FusionSettings(region=station.region))
+    assert len(nothing.cloud) == 0
 
 
 def test_what_does_not_fit_the_cell_is_refused(station: Station) -> None:
@@ -316,8 +326,8 @@ def test_what_does_not_fit_the_cell_is_refused(station: Station) -> None:
 
 def test_the_same_frames_give_the_same_bytes(station: Station) -> None:
     def columns(fused: FusedPart) -> list[bytes]:
-        cloud = fused.cloud
-        return [getattr(cloud, name).tobytes() for name in cloud.__dataclass_fields__ if name != "serials"]
+        names = [name for name in fused.cloud.__dataclass_fields__ if name != "serials"]
+        return [getattr(fused.cloud, name).tobytes() for name in names]
 
     assert columns(fuse(noisy(station, 2, seed=8), station.cell)) == columns(
         fuse(noisy(station, 2, seed=8), station.cell)

@@ -61,6 +61,15 @@ def test_float32_points_stay_float32() -> None:
     assert (RigidTransform.identity("a", "b") @ np.zeros((7, 3), np.float32)).dtype == np.float32
 
 
+def test_whole_numbers_and_empty_clouds_are_mapped_too() -> None:
+    T_a_b = RigidTransform("a", "b", np.eye(3), np.array([0.5, 0.0, 0.0]))
+    np.testing.assert_array_equal(T_a_b @ np.array([[1, 2, 3]]), [[1.5, 2.0, 3.0]])
+    assert (T_a_b @ np.zeros((0, 3))).shape == (0, 3)
+    strided = np.arange(24.0).reshape(4, 6)[::2, ::2]
+    np.testing.assert_array_equal(T_a_b @ strided, strided + (0.5, 0.0, 0.0))  # noqa: RUF005
+    assert np.isnan(T_a_b @ np.array([np.nan, 0.0, 0.0]))[0]
+
+
 @pytest.mark.parametrize(
     ("rotation", "translation_m", "message"),
     [
