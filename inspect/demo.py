@@ -33,6 +33,7 @@ from depthcell.inspect.verdict import Verdict, from_json
 from depthcell.inspect.wire import Endpoint
 
 CONTROLLER_START_S = 30.0
+CONTROLLER_END_S = 10.0
 CONTROLLER_LOG = "controller.log"
 
 
@@ -63,9 +64,13 @@ class Controller:
         Raises:
             DepthcellError: it did not hear everything.
         """
-        self._reader.join(timeout=10.0)
-        if self._reader.is_alive() or self._process.wait(timeout=10.0) != 0:
+        try:
+            code = self._process.wait(timeout=CONTROLLER_END_S)
+        except subprocess.TimeoutExpired:
+            code = None
+        if code != 0:
             raise DepthcellError(f"the controller did not hear every verdict; see {self._log}", Reason.TRANSPORT)
+        self._reader.join()
         return tuple(self.verdicts)
 
     def _read(self) -> None:
