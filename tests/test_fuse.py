@@ -237,24 +237,21 @@ def test_a_region_out_of_sight_is_refused_by_camera(station: Station) -> None:
 
 
 def test_no_depth_is_invented(station: Station) -> None:
-    holed = clean(station)
-    depth_m = station.true_m["C0"].copy()
+    whole, depth_m = clean(station), station.true_m["C0"].copy()
     depth_m[100:110, 150:160] = np.nan
-    holed = FrameSet({**holed.frames, "C0": frame(station.cell.camera("C0"), depth_m)}, holed.expected)
+    holed = FrameSet({**whole.frames, "C0": frame(station.cell.camera("C0"), depth_m)}, whole.expected)
     view = fuse([holed], station.cell).views[0]
     assert not view.valid[100:110, 150:160].any()
-    assert np.isnan(view.points_cell[~view.valid]).all()
-    assert np.isnan(view.depth_m[~view.valid]).all()
+    assert np.isnan(view.points_cell[~view.valid]).all() and np.isnan(view.depth_m[~view.valid]).all()  # noqa: PT018
     kept = view.depth_m[view.valid]
     np.testing.assert_allclose(kept, depth_m[view.valid], atol=UNITS_M)  # averaged, never smoothed
 
 
 def test_a_pixel_seen_too_rarely_is_left_out(station: Station) -> None:
-    sets = [clean(station) for _ in range(4)]
-    depth_m = station.true_m["C0"].copy()
+    whole, depth_m = clean(station), station.true_m["C0"].copy()
     depth_m[120, 160] = np.nan
-    blind = frame(station.cell.camera("C0"), depth_m)
-    sets[1:] = [FrameSet({**one.frames, "C0": blind}, one.expected) for one in sets[1:]]
+    holed = FrameSet({**whole.frames, "C0": frame(station.cell.camera("C0"), depth_m)}, whole.expected)
+    sets = [whole, holed, holed, holed]
     assert not fuse(sets, station.cell).views[0].valid[120, 160]
     assert fuse(sets, station.cell, FusionSettings(min_fraction=0.25)).views[0].valid[120, 160]
 
