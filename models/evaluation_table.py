@@ -10,7 +10,7 @@ HEADINGS = ("parts", "image AUROC", "pixel AUROC", "AUPRO@30 %", "AUPRO@1 %", "m
 
 def evaluation_table(result: Evaluation) -> Table:
     """Figures with their 95 % intervals, overall and per defect kind."""
-    table = Table("defect", *HEADINGS, title=f"{result.method}: value (95 % interval)")
+    table = Table("defect", *HEADINGS, title=f"{result.method}: value over 95 % interval")
     for kind, figures in result.per_defect.items():
         table.add_row(kind, str(figures.n_parts), *_figures(figures), _wrong(figures.missed))
     table.add_section()
@@ -38,7 +38,9 @@ def _figures(figures: Accuracy) -> tuple[str, ...]:
 
 
 def _estimate(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f}-{estimate.high:.3f})"
+    """Value over its interval; bounds without their leading zero, so that the table fits 80 columns."""
+    low, high = (f"{bound:.3f}".removeprefix("0") for bound in (estimate.low, estimate.high))
+    return f"{estimate.value:.3f}\n{low}-{high}"
 
 
 def _wrong(wrong: Wrong) -> str:

@@ -96,6 +96,7 @@ def test_table_names_every_defect_and_the_threshold(root: Path, capfd: pytest.Ca
     out = capfd.readouterr().out
     for word in ("hole", "scratch", "all", "AUPRO", "threshold", "of 4 good test parts", "s per part", "MB"):
         assert word in out
+    assert "…" not in out
 
 
 def test_steps_are_announced_and_all_are_taken(root: Path) -> None:
