@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.damage import DamageError
+from depthcell.acquisition.halfframes import drop_half_frames
 from depthcell.acquisition.rosmessage import RosMessage
 from depthcell.acquisition.sqlitefile import Row, SqliteFile, Table
 
@@ -102,6 +103,8 @@ class _Index:
 def _settled(path: Path) -> Iterator[Path]:
     """The file, or, where a killed recorder left a journal beside it, a copy in which SQLite has undone the half row.
 
+    A frame that was cut off between its rows is taken out of the copy as well, so that a kill is no damage.
+
     The recording itself is never written to.
     """
     leftovers = [path.with_name(path.name + suffix) for suffix in ("-journal", "-wal")]
@@ -117,4 +120,5 @@ def _settled(path: Path) -> Iterator[Path]:
         with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(copy)) as database:
             database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             database.execute("PRAGMA journal_mode = DELETE")
+            drop_half_frames(database)
         yield copy
