@@ -43,7 +43,7 @@ BELOW_MOUTH_M = 5e-4
 INWARDS = -0.6
 MIN_WALL_POINTS = 40
 MIN_WALL_SECTORS = 4
-FIT_ROUNDS = 4
+FIT_ROUNDS = 3
 WINDOW_SHARE = 0.1
 """Share of the matching window's effect at edges that is left on a wall away from its rim."""
 

@@ -34,6 +34,7 @@ class ViewStatistics:
 
     Attributes:
         rgb: (K, 3) float32, mean counts in common light; NaN where too few good parts show the patch.
+        lab: (K, 3) float32, L*a*b* of that.
         precision: (S, K, 3, 3) float32, inverse covariance of the mean L*a*b* difference over a neighbourhood.
         lines: (K, 2) float32, mean strength of bright and dark lines, counts.
         lines_sigma: (K, 2) float32, its standard deviation between good parts.
@@ -43,6 +44,7 @@ class ViewStatistics:
     """
 
     rgb: NDArray[np.float32]
+    lab: NDArray[np.float32]
     precision: NDArray[np.float32]
     lines: NDArray[np.float32]
     lines_sigma: NDArray[np.float32]
@@ -87,6 +89,7 @@ def fit_view(views: Sequence[ViewColor], scales: DeviationScales) -> ViewStatist
     lines_variance = np.nan_to_num(steadied_variance(lines, wide)) + LINE_FLOOR_COUNTS**2
     return ViewStatistics(
         mean_rgb.astype(np.float32),
+        mean_lab,
         np.stack(precision).astype(np.float32),
         mean_of_parts(lines, at_least).astype(np.float32),
         np.sqrt(lines_variance).astype(np.float32),
@@ -98,7 +101,7 @@ def fit_view(views: Sequence[ViewColor], scales: DeviationScales) -> ViewStatist
 def score_view(view: ViewColor, statistics: ViewStatistics, scales: DeviationScales) -> ColorScore:
     """Compare one view of a part with the same view of good parts."""
     gain = gain_to(statistics.rgb, view.rgb)
-    difference = lab_of(view.rgb * gain) - lab_of(statistics.rgb)
+    difference = lab_of(view.rgb * gain) - statistics.lab
     distances = []
     for near, precision, factor in zip(scales.neighbours, statistics.precision, statistics.lab_factor, strict=True):
         mean = neighbourhood_mean(near, difference)

@@ -1,6 +1,7 @@
 """From one observed part to findings, measurements and the checks that decide: shape, colour, bores, coverage."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,11 +89,10 @@ def judge(observation: Observation, observer: Observer, golden: Golden | None) -
 def _color_scores(observation: Observation, observer: Observer, golden: Golden | None) -> dict[str, ColorScore]:
     if golden is None or observer.recipe.color is None:
         return {}
-    return {
-        serial: score_view(color, golden.colors[serial], observer.scales)
-        for serial, color in observation.colors.items()
-        if serial in golden.colors
-    }
+    pairs = {s: (color, golden.colors[s]) for s, color in observation.colors.items() if s in golden.colors}
+    with ThreadPoolExecutor() as pool:
+        scores = pool.map(lambda pair: score_view(pair[0], pair[1], observer.scales), pairs.values())
+        return dict(zip(pairs, scores, strict=True))
 
 
 def _judged_findings(

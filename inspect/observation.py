@@ -4,14 +4,18 @@ Good parts and parts to be judged are observed by the same steps, so that one ca
 """
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
+from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import Cell
 from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.align import Alignment, AlignmentSettings, align
 from depthcell.fusion.fuse import FusedPart, FusionSettings, PartAccumulator
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.region import Region
+from depthcell.fusion.view import View
 from depthcell.inspect.deviation import DeviationMap, DeviationScales, compare
 from depthcell.inspect.recipe import Recipe
 from depthcell.inspect.sight import Sight
@@ -96,23 +100,22 @@ class Observer:
             DepthcellError: the part could not be aligned.
         """
         alignment = align(fused.cloud, self.reference, self.recipe.pose.T_cell_part, self.cell, self._alignment)
-        points = compare(fused.cloud, alignment, self.reference, self.surface, self._grid)
-        deviation = self.scales.map(fused.cloud, points, alignment)
-        return Observation(fused, alignment, deviation, self._colors(fused, alignment))
+        with ThreadPoolExecutor() as pool:
+            # Colour is looked up beside, one camera a thread; each result depends on its own inputs alone.
+            colors = pool.map(partial(self._color, T_cell_part=alignment.T_cell_part), fused.views)
+            points = compare(fused.cloud, alignment, self.reference, self.surface, self._grid)
+            deviation = self.scales.map(fused.cloud, points, alignment)
+            seen = {view.serial: color for view, color in zip(fused.views, colors, strict=True) if color is not None}
+        return Observation(fused, alignment, deviation, seen)
 
-    def _colors(self, fused: FusedPart, alignment: Alignment) -> dict[str, ViewColor]:
-        colors = {}
-        for view in fused.views:
-            if view.serial not in self.sight.in_color:
-                continue
-            camera = self.cell.camera(view.serial)
-            if view.color_image is None or camera.color is None or camera.T_color_depth is None:
-                continue
-            colors[view.serial] = sample_view(
-                view.color_image.rgb,
-                view.color_image.window.intrinsics(camera.color),
-                camera.T_color_depth @ camera.T_cell_depth.inverse() @ alignment.T_cell_part,
-                self.surface,
-                self.sight.in_color[view.serial],
-            )
-        return colors
+    def _color(self, view: View, T_cell_part: RigidTransform) -> ViewColor | None:
+        camera = self.cell.camera(view.serial)
+        if view.color_image is None or camera.color is None or camera.T_color_depth is None:
+            return None
+        return sample_view(
+            view.color_image.rgb,
+            view.color_image.window.intrinsics(camera.color),
+            camera.T_color_depth @ camera.T_cell_depth.inverse() @ T_cell_part,
+            self.surface,
+            self.sight.in_color[view.serial],
+        )

@@ -23,6 +23,9 @@ LARGEST_HALF_PX = 5
 LINE_DIRECTIONS = 8
 LINE_WIDTH_PX = 0.7
 
+GAIN_PATCHES = 3000
+"""As many patches, taken evenly, tell the light as well as all."""
+
 SURROUNDINGS_PX = 4.0
 """Width of the blur that a line is told from."""
 
@@ -85,10 +88,13 @@ def gain_to(target_rgb: FloatArray, rgb: FloatArray) -> NDArray[np.float32]:
 
     A median, because a stain must not shift the light by which it is judged.
     """
-    both = np.isfinite(target_rgb[:, 0]) & (rgb.min(axis=1) >= 1.0)
-    if not both.any():
+    stride = max(1, len(rgb) // GAIN_PATCHES)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = target_rgb[::stride] / rgb[::stride]
+    ratio = ratio[np.isfinite(ratio.sum(axis=1))]
+    if not len(ratio):
         return np.ones(3, np.float32)
-    gain: NDArray[np.float32] = np.median(target_rgb[both] / rgb[both], axis=0).astype(np.float32)
+    gain: NDArray[np.float32] = np.median(ratio, axis=0).astype(np.float32)
     return gain
 
 
