@@ -48,6 +48,7 @@ def record(  # noqa: PLR0913, PLR0917 - one parameter for each option of the ver
     emitter: Annotated[bool | None, typer.Option(help="Projector on or off.")] = None,
     laser_mw: Annotated[int | None, typer.Option(help="Power of the projector, milliwatts.")] = None,
     reserve_mb: Annotated[int, typer.Option(help="Disk that stays free.")] = 1000,
+    backlog_s: Annotated[float, typer.Option(help="End when frames are this late on disk; a kill loses them.")] = 0.75,
     raw: Annotated[bool, typer.Option("--raw", help="Do not pack images as PNG.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
@@ -80,7 +81,7 @@ def record(  # noqa: PLR0913, PLR0917 - one parameter for each option of the ver
         )
         for serial, role in camerasettings.sync_roles(serials, master, genlock).items()
     ]
-    settings = recorder.RecordSettings(out, seconds, reserve_mb * 1_000_000, is_packed=not raw)
+    settings = recorder.RecordSettings(out, seconds, reserve_mb * 1_000_000, not raw, backlog_s)
     with Console(stderr=True).status("opening cameras") as status, recorder.stopped_by_signals() as should_stop:
         summary = recorder.record(cameras, settings, source, should_stop, lambda progress: status.update(str(progress)))
     if as_json:

@@ -38,18 +38,21 @@ class RecordSettings:
         duration_s: how long; None until it is stopped.
         reserve_bytes: of the disk that stay free.
         is_packed: images as PNG, without loss; False writes them as they are (more disk, less processor).
-        backlog_s: frames not yet on disk, in seconds; beyond, the recording ends, since a kill would lose them all.
+        backlog_s: frames not yet on disk, in seconds, beyond which the recording ends, since a kill would lose them.
+            Looked at four times a second, so that with 0.75 s a kill loses at most the last second.
     """
 
     folder: Path
     duration_s: float | None = None
     reserve_bytes: int = 1_000_000_000
     is_packed: bool = True
-    backlog_s: float = 1.0
+    backlog_s: float = 0.75
 
     def __post_init__(self) -> None:
         if self.duration_s is not None and not self.duration_s > 0:
             raise DepthcellError(f"record.duration_s: must be positive, got {self.duration_s}")
+        if not self.backlog_s > 0:
+            raise DepthcellError(f"record.backlog_s: must be positive, got {self.backlog_s}")
         if self.reserve_bytes < 0:
             raise DepthcellError(f"record.reserve_bytes: must not be negative, got {self.reserve_bytes}")
 

@@ -1,7 +1,7 @@
 """One recording on disk while it is being written: safe against a kill, counted, and settled at its end.
 
 The SDK writes an SQLite file without any journal on disk, so a kill in the middle of a write may leave a file
-that SQLite refuses (measured: docs/decisions/0005-recorder.md). SQLite keeps the journal mode in the file itself, and
+that SQLite refuses (measured: docs/decisions/0004-recorder.md). SQLite keeps the journal mode in the file itself, and
 every connection follows it. So the file is switched to a write-ahead log once the recorder has created it and before
 the first frame; from then on each row is either whole or absent.
 """

@@ -252,6 +252,8 @@ def test_a_missing_camera_leaves_no_folder(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DepthcellError, match=r"record\.duration_s"):
         RecordSettings(tmp_path, duration_s=0)
+    with pytest.raises(DepthcellError, match=r"record\.backlog_s"):
+        RecordSettings(tmp_path, backlog_s=0)
     with pytest.raises(DepthcellError, match=r"record\.reserve_bytes"):
         RecordSettings(tmp_path, reserve_bytes=-1)
 
@@ -406,7 +408,7 @@ def test_after_a_kill_all_but_the_last_second_is_readable(tmp_path: Path, at: in
 
 @pytest.mark.slow
 def test_after_many_kills_under_load_none_is_damaged(tmp_path: Path) -> None:
-    # Left to itself the SDK's recorder leaves about one file in seven damaged here: docs/decisions/0005-recorder.md.
+    # Left to itself the SDK's recorder leaves about one file in seven damaged here: docs/decisions/0004-recorder.md.
     for trial in range(30):
         kill_and_read(tmp_path / f"part_{trial}", 250 + 7 * trial, fps=240)
 
