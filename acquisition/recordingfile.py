@@ -36,14 +36,13 @@ def recorded(path: Path, device: SdkDevice, is_packed: bool) -> Iterator[SdkDevi
     try:
         yield recorder
     finally:
-        # Let go of at once, the recorder forgets what is still queued; pausing waits until that is written.
-        recorder.pause()
+        recorder.pause()  # returns once all that is queued has been written
 
 
 def _create(path: Path, device: SdkDevice, is_packed: bool) -> SdkDevice:
     try:
         recorder = realsense().recorder(str(path), device, is_packed)
-        recorder.pause()  # as above: from here on the file lies still
+        recorder.pause()  # so that the file lies still
         with closing(sqlite3.connect(path)) as database:
             (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
     except (RuntimeError, sqlite3.Error) as error:
