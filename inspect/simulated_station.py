@@ -10,33 +10,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from depthcell.acquisition.partfolder import GOLDEN_FOLDER, find_parts
 from depthcell.acquisition.simulator.actualpart import possible_kinds
 from depthcell.acquisition.simulator.defects import DefectKind
 from depthcell.acquisition.simulator.partmesh import save_stl
 from depthcell.acquisition.simulator.partrun import PartTask, simulate_part
-from depthcell.acquisition.simulator.rig import StationCamera
-from depthcell.acquisition.simulator.station import Station, StationPlan, Stream, build_station
+from depthcell.acquisition.simulator.station import StationPlan, Stream, build_station
 from depthcell.acquisition.simulator.truth import PartTruth
-from depthcell.calib.cell import Cell, CellCamera, DepthCorrection, DisparityNoise
 from depthcell.errors import DepthcellError, Reason
 from depthcell.files import write_text
 from depthcell.inspect.golden import MIN_PARTS, fit_golden
 from depthcell.inspect.recipe import Recipe
+from depthcell.inspect.simulated_cell import calibrated_cell
+from depthcell.inspect.simulated_recipe import recipe_text
 
 RUN_FILE, CELL_FILE, RECIPE_FILE, GOLDEN_FILE = "simulation.json", "cell.json", "recipe.toml", "golden.npz"
-CALIBRATED_AT = "2026-01-05T06:00:00Z"
-POSE_U_RAD = float(np.radians(0.01))
-POSE_U_M = 5e-5
-SCALE_U = 3e-4
-OFFSET_U_PX = 0.01
 BYTES_PER_INSTANT = 1.3e6
 """Of one camera's depth and colour image, compressed, with some reserve."""
-REGION_MARGIN_MM = 3.0
-ABOVE_FOOT_MM = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +37,11 @@ class RunSettings:
     Attributes:
         parts: on the line; golden: good parts before it.
         jobs: processes.
-        takt_ms: of the line, for the recipe.
     """
 
     parts: int
     golden: int = 6
     jobs: int = 1
-    takt_ms: float = 2000.0
 
     def __post_init__(self) -> None:
         for name, least in (("parts", 1), ("golden", 0), ("jobs", 1)):
@@ -78,21 +67,19 @@ def simulate_station(
     save_stl(out / f"{station.part.name}.stl", station.part.mesh)
     cell = calibrated_cell(station)
     cell.save(out / CELL_FILE)
-    write_text(out / RECIPE_FILE, recipe_text(station, settings, golden=None))
+    write_text(out / RECIPE_FILE, recipe_text(station, CELL_FILE, golden=None))
     tasks = planned_tasks(plan, settings, out)
     truths: dict[Path, PartTruth] = {}
-    golden_left = settings.golden
+    unlearned = {task.folder for task in tasks if task.stream is Stream.GOLDEN}
     for task, truth in _finished(plan, tasks, settings.jobs):
         truths[task.folder] = truth
         report(truth)
-        if task.stream is Stream.GOLDEN:
-            golden_left -= 1
-            if not golden_left:
-                # The other processes go on with the line meanwhile.
-                fit_golden(find_parts(out / GOLDEN_FOLDER), Recipe.load(out / RECIPE_FILE), cell).save(
-                    out / GOLDEN_FILE
-                )
-                write_text(out / RECIPE_FILE, recipe_text(station, settings, golden=GOLDEN_FILE))
+        unlearned.discard(task.folder)
+        if task.stream is Stream.GOLDEN and not unlearned:
+            # The other processes go on with the line meanwhile.
+            golden = fit_golden(find_parts(out / GOLDEN_FOLDER), Recipe.load(out / RECIPE_FILE), cell)
+            golden.save(out / GOLDEN_FILE)
+            write_text(out / RECIPE_FILE, recipe_text(station, CELL_FILE, golden=GOLDEN_FILE))
     return tuple(truths[task.folder] for task in tasks if task.stream is Stream.LINE)
 
 
@@ -216,72 +203,6 @@ def check_plan(plan: StationPlan) -> None:
         if kind not in possible:
             names = ", ".join(possible)
             raise DepthcellError(f"--defects {kind}: part {station.part.name} cannot have it; choose from {names}")
-
-
-def calibrated_cell(station: Station) -> Cell:
-    """What a calibration would have found: the truth, missed by a draw from the uncertainty that the cell states."""
-    cameras = {
-        camera.serial: _calibrated(station, camera, station.plan.generator(Stream.CALIBRATION, number))
-        for number, camera in enumerate(station.cameras)
-    }
-    return Cell(f"simulated {station.plan.camera_model} cell", cameras, CALIBRATED_AT)
-
-
-def _calibrated(station: Station, camera: StationCamera, rng: np.random.Generator) -> CellCamera:
-    model, noise = camera.model, station.plan.noise
-    # Turns are about the cell's origin, which lies at the part, so 0.01 degrees there are 0.01 mm on the part's rim.
-    sigma: NDArray[np.float64] = np.array([POSE_U_RAD] * 3 + [POSE_U_M] * 3)
-    has_own_color = model.color_focal_px is not None
-    return CellCamera(
-        serial=camera.serial,
-        model=model.name,
-        depth=model.depth_intrinsics,
-        color=model.color_intrinsics,
-        T_cell_depth=camera.T_cell_depth.perturbed(rng.normal(0, sigma)),
-        pose_covariance=np.diag(sigma**2),
-        T_color_depth=camera.T_color_depth if not has_own_color else model.factory_T_color_depth(camera.serial),
-        baseline_m=model.baseline_m,
-        noise=DisparityNoise(
-            temporal_px=noise.temporal_px, fixed_px=noise.lasting_px, correlation_px=noise.correlation_px
-        ),
-        correction=DepthCorrection(
-            scale=camera.error.scale + rng.normal(0, SCALE_U),
-            scale_u=SCALE_U,
-            disparity_offset_px=camera.error.disparity_offset_px + rng.normal(0, OFFSET_U_PX),
-            disparity_offset_u_px=OFFSET_U_PX,
-        ),
-    )
-
-
-def recipe_text(station: Station, settings: RunSettings, golden: str | None) -> str:
-    """The recipe as a person would write it for this part and cell."""
-    part, pose = station.part, station.T_cell_part
-    low = part.mesh.min_m * 1e3 - REGION_MARGIN_MM
-    high = part.mesh.max_m * 1e3 + REGION_MARGIN_MM
-    # The foot of the part lies close to the plate, where no camera looks.
-    low[2] = part.mesh.min_m[2] * 1e3 + ABOVE_FOOT_MM
-    serials = ", ".join(f'"{camera.serial}"' for camera in station.cameras)
-    sections = [
-        f'schema_version = 1\nname = "{part.name}"\ntakt_ms = {settings.takt_ms:g}\n',
-        f'[cell]\nfile = "{CELL_FILE}"\ncameras = [{serials}]\n',
-        f'[reference]\nmesh = "{part.name}.stl"\nmesh_unit = "mm"\n' + (f'golden = "{golden}"\n' if golden else ""),
-        f"[pose]\nrotation_deg = {_numbers(np.degrees(pose.rotation_vector_rad))}\n"
-        f"translation_mm = {_numbers(pose.translation_m * 1e3)}\nmax_shift_mm = 5.0\nmax_turn_deg = 5.0\n",
-        f"[region]\nmin_mm = {_numbers(low)}\nmax_mm = {_numbers(high)}\nmin_coverage = 0.8\n",
-        "[surface]\ntolerance_mm = 0.5\nmin_area_mm2 = 4.0\nsignificance = 5.0\n",
-    ]
-    if golden:
-        sections.append("[color]\nsignificance = 6.0\nmin_area_mm2 = 2.0\n")
-    sections += [
-        f'[[bore]]\nname = "{bore.name}"\nposition_mm = {_numbers(bore.position_mm)}\n'
-        f"axis = {_numbers(bore.axis)}\ndiameter_mm = {bore.diameter_mm:g}\ntolerance_mm = 0.5\n"
-        for bore in part.bores
-    ]
-    return "\n".join(sections)
-
-
-def _numbers(values: NDArray[np.float64] | tuple[float, ...]) -> str:
-    return "[" + ", ".join(f"{float(value) + 0.0:.4f}" for value in values) + "]"
 
 
 def _effective_configuration(plan: StationPlan, settings: RunSettings) -> str:

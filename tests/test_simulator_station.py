@@ -20,8 +20,8 @@ from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import Cell
 from depthcell.cli import main
 from depthcell.errors import DepthcellError
-from depthcell.inspect import simulated_station
 from depthcell.inspect.recipe import Recipe
+from depthcell.inspect.simulated_cell import POSE_U_M
 from depthcell.inspect.simulated_station import RunSettings, make_room, planned_tasks, simulate_station
 
 KINDS = (DefectKind.DENT, DefectKind.STAIN)
@@ -126,7 +126,7 @@ def test_recordings_agree_with_the_truth_within_what_the_cell_states(run: Path, 
         points = camera.T_cell_depth @ camera.depth.deproject(camera.corrected(read_m.astype(np.float32)))
         error_m = ((points - view.points_cell) * view.normals_cell).sum(axis=-1)[flat]
         depth_m = float(view.depth_m[flat].mean())
-        systematic_m = float(camera.systematic_sigma_m(np.array(depth_m))) + 2 * simulated_station.POSE_U_M
+        systematic_m = float(camera.systematic_sigma_m(np.array(depth_m))) + 2 * POSE_U_M
         assert abs(error_m.mean()) < 3 * systematic_m
         noise_px = np.hypot(camera.noise.temporal_px / np.sqrt(2), camera.noise.fixed_px)
         assert error_m.std() == pytest.approx(float(camera.depth_sigma_m(np.array(depth_m), noise_px)), rel=0.2)

@@ -61,7 +61,7 @@ class Finish:
 
 
 MILLED = Finish((0.42, 0.43, 0.45), mottle=0.04, grain=12.0, specular=0.16, gloss=40.0)
-CAST = Finish((0.30, 0.30, 0.29), mottle=0.07, grain=1.0, specular=0.04, gloss=10.0)
+CAST = Finish((0.30, 0.30, 0.29), mottle=0.05, grain=1.0, specular=0.04, gloss=10.0)
 ROLLED = Finish((0.46, 0.47, 0.48), mottle=0.03, grain=20.0, specular=0.13, gloss=40.0)
 TURNED = Finish((0.45, 0.45, 0.46), mottle=0.03, grain=0.1, specular=0.14, gloss=40.0)
 WELDED = Finish((0.36, 0.35, 0.34), mottle=0.06, grain=3.0, specular=0.08, gloss=20.0)

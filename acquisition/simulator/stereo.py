@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.simulator.cameras import MAX_DISPARITY_PX, StereoModel, SystematicError
-from depthcell.acquisition.transform import FloatArray
 
 EDGE_JUMP_PX = 1.0
 GHOST_DEPTH_M = 2.0
@@ -188,8 +187,3 @@ def _disc(radius_px: int) -> NDArray[np.uint8]:
 def _upper_quantile(share: float) -> float:
     """The value that a standard normal draw exceeds with probability `share`."""
     return NormalDist().inv_cdf(1 - share) if share > 0 else np.inf
-
-
-def true_depth_sigma_m(depth_m: FloatArray, model: StereoModel, noise: StereoNoise) -> FloatArray:
-    """The law the simulator is checked against: sigma_z = z² s / (f B), for one frame."""
-    return depth_m**2 * (noise.temporal_px / model.focal_baseline_m)
