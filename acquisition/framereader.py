@@ -11,7 +11,7 @@ from depthcell.acquisition.dialect import Dialect, Payload, payload_of
 from depthcell.acquisition.recordedframe import RecordedFrame, Stream, StreamKind
 from depthcell.acquisition.recordingheader import RecordingHeader
 from depthcell.acquisition.rosmessage import RosMessage
-from depthcell.acquisition.topic import Content, Topic
+from depthcell.acquisition.topic import Content, Topic, parse_topic
 from depthcell.errors import DepthcellError, Reason
 
 
@@ -53,13 +53,19 @@ class _Parts:
             )
 
 
-def read_header(messages: Iterable[RosMessage], dialect: Dialect) -> RecordingHeader:
+def read_header(messages: Iterable[RosMessage], dialect: Dialect, topics: Iterable[str] = ()) -> RecordingHeader:
     """What a recording says beside its images, read as far as needed.
+
+    Args:
+        messages: of the recording.
+        dialect: how they are spelt.
+        topics: names of all topics, where the format tells them in advance.
 
     Raises:
         DamageError: the damage lies before the first image.
     """
-    header = RecordingHeader(dialect)
+    known = (parse_topic(name) for name in topics)
+    header = RecordingHeader(dialect, frozenset(topic.key for topic in known if topic.content is Content.IMAGE))
     try:
         for message in messages:
             header.take(message)

@@ -163,7 +163,7 @@ def open_recording(path: Path) -> Recording:
     """
     source = _source_of(path)
     with _naming(path):
-        header = read_header(source.header_messages(path), source.dialect)
+        header = read_header(source.header_messages(path), source.dialect, source.topics(path))
         if not header.message_count:
             raise DamageError(0, "the file holds no messages")
         if not header.streams or header.version not in SUPPORTED_VERSIONS or "Serial Number" not in header.device:
@@ -189,15 +189,21 @@ def open_recording(path: Path) -> Recording:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """How the files of one suffix are read: in full, and for their header alone."""
+    """How the files of one suffix are read: in full, and for their header alone; and the topics told in advance."""
 
     dialect: Dialect
     messages: Callable[[Path], Iterator[RosMessage]]
     header_messages: Callable[[Path], Iterator[RosMessage]]
+    topics: Callable[[Path], tuple[str, ...]] = lambda _: ()
 
 
 _SOURCES = {
-    ".db3": _Source(Db3Dialect(), rosbag2.read_messages, partial(rosbag2.read_messages, is_checked=False)),
+    ".db3": _Source(
+        Db3Dialect(),
+        rosbag2.read_messages,
+        partial(rosbag2.read_messages, is_checked=False),
+        rosbag2.topic_names,
+    ),
     ".bag": _Source(BagDialect(), rosbag1.read_messages, rosbag1.read_messages),
 }
 

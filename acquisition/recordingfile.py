@@ -9,15 +9,13 @@ the first frame; from then on each row is either whole or absent.
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from depthcell.acquisition.deviceoptions import SdkDevice
 from depthcell.acquisition.halfframes import drop_half_frames
 from depthcell.acquisition.sdk import realsense
 from depthcell.errors import DepthcellError, Reason
-
-IMAGE_TOPIC = "%/image/data%"
 
 
 @contextmanager
@@ -36,7 +34,8 @@ def recorded(path: Path, device: SdkDevice, is_packed: bool) -> Iterator[SdkDevi
     try:
         yield recorder
     finally:
-        recorder.pause()  # returns once all that is queued has been written
+        with suppress(RuntimeError):  # of a device that is gone
+            recorder.pause()  # returns once all that is queued has been written
 
 
 def _create(path: Path, device: SdkDevice, is_packed: bool) -> SdkDevice:
@@ -73,7 +72,15 @@ def settle(path: Path) -> None:
 
 
 def image_count(path: Path) -> int:
-    """Images in a recording that nobody writes to."""
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-        query = "SELECT count(*) FROM messages m JOIN topics t ON m.topic_id = t.id WHERE t.name LIKE ?"
-        return int(database.execute(query, (IMAGE_TOPIC,)).fetchone()[0])
+    """Images in a recording that nobody writes to.
+
+    Raises:
+        DepthcellError: it cannot be read.
+    """
+    query = "SELECT count(*) FROM messages m JOIN topics t ON m.topic_id = t.id WHERE t.name LIKE '%/image/data%'"
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            return int(database.execute(query).fetchone()[0])
+    except sqlite3.Error as error:
+        message = f"recording {path}: its images cannot be counted ({error}); record the part again"
+        raise DepthcellError(message, Reason.RECORDING_DAMAGED) from error

@@ -20,6 +20,7 @@ class RecordingHeader:
 
     Attributes:
         dialect: how its messages are spelt.
+        with_images: streams that are known to have images, though they may be announced late.
         version: of the SDK's recording format; 0 before it is known.
         device: the device's names and values.
         sensors: sensor number -> names and values.
@@ -31,6 +32,7 @@ class RecordingHeader:
     """
 
     dialect: Dialect
+    with_images: frozenset[StreamKey] = frozenset()
     version: int = 0
     device: dict[str, str] = field(default_factory=dict)
     sensors: dict[int, dict[str, str]] = field(default_factory=dict)
@@ -43,8 +45,11 @@ class RecordingHeader:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all is known: the SDK writes a stream's extrinsics last, after its first image."""
-        return self.image_count > 0 and self.streams.keys() <= self.poses.keys()
+        """Whether all is known: the SDK writes a stream's extrinsics last, after its first image.
+
+        A stream is announced when its sensor starts, by when another may have given images already.
+        """
+        return self.image_count > 0 and self.streams.keys() | self.with_images <= self.poses.keys()
 
     def take(self, message: RosMessage) -> Topic:
         """Take a message in, unless it is an image or its metadata, and return its topic.

@@ -44,6 +44,17 @@ def read_messages(path: Path, is_checked: bool = True) -> Iterator[RosMessage]:
         index.confirm_end(file)
 
 
+def topic_names(path: Path) -> tuple[str, ...]:
+    """Names of all topics, also those whose first message comes late.
+
+    Raises:
+        DamageError: the table of topics is damaged.
+    """
+    with _settled(path) as settled, SqliteFile(settled) as file:
+        tables = file.tables()
+        return tuple(_read_topics(file, tables["topics"]).values()) if "topics" in tables else ()
+
+
 def _read_topics(file: SqliteFile, table: Table) -> dict[object, str]:
     topics: dict[object, str] = {}
     for row in file.rows(table):

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from depthcell.errors import DepthcellError, Reason
+
 NEW_IMAGES = """
 SELECT count(*) FROM messages m JOIN topics t ON m.topic_id = t.id
 WHERE t.name LIKE '%/image/data%' AND m.id > ? AND m.id <= ?
@@ -36,13 +38,21 @@ class WrittenCount:
         self._process.communicate()
 
     def of(self, path: Path) -> int:
-        """Images in `path` on disk so far, also those still in its write-ahead log."""
+        """Images in `path` on disk so far, also those still in its write-ahead log.
+
+        Raises:
+            DepthcellError: the other process has ended.
+        """
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None  # noqa: S101 - both are pipes, opened above; tells the type checker
         assert stdout is not None  # noqa: S101
-        stdin.write(f"{path}\n")
-        stdin.flush()
-        return int(stdout.readline())
+        try:
+            stdin.write(f"{path}\n")
+            stdin.flush()
+            return int(stdout.readline())
+        except (OSError, ValueError) as error:
+            message = "the process that counts written frames has ended; see what killed it, and record again"
+            raise DepthcellError(message, Reason.OVERLOAD) from error
 
 
 @dataclass(slots=True)
