@@ -85,7 +85,7 @@ def shape_finding(region: PatchRegion, evidence: Evidence, *, in_color: bool) ->
     surface = evidence.scales.surface
     shape = region_shape(region, surface, evidence.shape.excess_m[0])
     depth = _extreme(region, shape, evidence)
-    kind = shape_kind(shape, evidence.shape.excess_m[0], evidence.observation.deviation.count, region, surface)
+    kind = shape_kind(shape, region, evidence.shape.excess_m[0], evidence.scales)
     points = _points_of(region, evidence.observation)
     cameras = _cameras_in_depth(points, evidence.observation)
     hidden_m2 = _hidden_m2(region, evidence)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,18 +72,26 @@ def judge(observation: Observation, observer: Observer, golden: Golden | None) -
         expected, shape, observer.scales, observer.recipe.surface.tolerance_m, observer.recipe.surface.significance
     )
     surface = _surface_measurements(evidence, observer, judged, covered)
+    checks = (
+        *(check for _, check in judged),
+        *(check.judged for _, check in bores if not check.is_missing),
+        *_surface_checks(surface, judged, covered, observer),
+    )
     return Judgement(
-        checks=(
-            *(check for _, check in judged),
-            *(check.judged for _, check in bores if not check.is_missing),
-            *_surface_checks(surface, judged, covered, observer),
-        ),
+        checks=tuple(map(_doubted, checks)) if observation.fused.disagreements else checks,
         gaps=_gaps(expected, observation, observer, golden),
         found=tuple(found for found, _ in judged),
         measurements=(*surface, *(check.measurement for _, check in bores)),
         significance=_largest(shape.significance),
         color_score=_largest_color(evidence.colors, len(expected)),
     )
+
+
+def _doubted(check: Judged) -> Judged:
+    """What a check says where cameras see one surface in two places: then even a defect may be none."""
+    if check.decision is not Decision.NOK:
+        return check
+    return replace(check, decision=Decision.CANNOT_TELL, reason=f"{check.reason}; not to be relied on in this cell")
 
 
 def _color_scores(observation: Observation, observer: Observer, golden: Golden | None) -> dict[str, ColorScore]:

@@ -10,6 +10,7 @@ from scipy.spatial import KDTree
 
 from depthcell.acquisition.transform import FloatArray
 from depthcell.inspect.color_check import ColorScore
+from depthcell.inspect.deviation import DeviationScales
 from depthcell.inspect.patch_regions import PatchRegion
 from depthcell.inspect.surface import Surface
 
@@ -26,11 +27,13 @@ PIT_DISTANCE_M = 0.007
 SLENDER = 1.75
 """Length over width from which on a raised region is a burr, and one of different colour a scratch."""
 
-STEEP_FILL = 0.42
-"""Mean over extreme of the deviation: a smooth dent has 1/3, what is flat with steep sides more."""
+HALF, TENTH = 0.5, 0.2
+STEEP, PITTED = 0.58, 0.42
+"""Area deeper than half the extreme over that deeper than a fifth of it: a smooth dent (1 - r²)² has 0.53. What has a
+flat bottom and steep sides has more, several pits beside each other less."""
 
-TORN = 0.03
-"""Share of a region's patches without points from which on its sides are steep: fusion drops what lies at a jump."""
+TORN = 0.05
+"""Share of a region and its rim without points from which on its sides are steep: fusion drops what lies at a jump."""
 
 AT_EDGE = 0.5
 """Share of patches near an edge from which on a region lies at it."""
@@ -73,22 +76,35 @@ def region_shape(region: PatchRegion, surface: Surface, difference: FloatArray) 
     return Shape(float(area_m2.sum()), centre, 4 * math.sqrt(max(first, 0.0)), 4 * math.sqrt(max(second, 0.0)))
 
 
-def shape_kind(shape: Shape, excess_m: FloatArray, count: FloatArray, region: PatchRegion, surface: Surface) -> str:
-    """Name of a region whose deviation from good parts is `excess_m` (K,), of `count` (K,) points."""
-    values = excess_m[region.patches]
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return "dent"
-    extreme = float(values[np.argmax(np.abs(values))])
-    outwards = extreme > 0
+def shape_kind(shape: Shape, region: PatchRegion, excess_m: FloatArray, scales: DeviationScales) -> str:
+    """Name of a region whose deviation from good parts is `excess_m` (K,)."""
+    surface = scales.surface
     if shape.area_m2 > WARPED_SHARE * surface.area_m2.sum():
         return "warp"
+    values = excess_m[_with_rim(region, scales)]
+    seen = values[np.isfinite(values)]
+    if not len(seen):
+        return "dent"
+    share = seen / seen[np.argmax(np.abs(seen))]
+    bottom = float((share > HALF).sum()) / float((share > TENTH).sum())
+    outwards = float(np.nan_to_num(excess_m[region.patches]).sum()) > 0
     if outwards and shape.slenderness > SLENDER:
         return "burr"
-    steep = float(np.mean(values)) / extreme > STEEP_FILL or float(np.mean(count[region.patches] == 0)) > TORN
-    if steep or float(surface.near_edge[region.patches].mean()) > AT_EDGE:
+    at_edge = float(surface.near_edge[region.patches].mean()) > AT_EDGE
+    if at_edge or bottom > STEEP or len(seen) < (1 - TORN) * len(values):
         return "excess_material" if outwards else "missing_material"
-    return "bump" if outwards else "dent"
+    if outwards:
+        return "bump"
+    return "porosity" if bottom < PITTED else "dent"
+
+
+def _with_rim(region: PatchRegion, scales: DeviationScales) -> NDArray[np.intp]:
+    """The region and two rings of patches about it."""
+    inside = np.zeros(len(scales.surface))
+    inside[region.patches] = 1.0
+    for _ in range(2):
+        inside = ((scales.touching @ inside) > 0).astype(np.float64)
+    return np.flatnonzero(inside)
 
 
 def color_kind(shape: Shape, score: ColorScore, region: PatchRegion) -> str:
