@@ -23,7 +23,7 @@ demo: $(READY)  ## Simulate a cell of three cameras and twenty parts, inspect th
 	$(BIN)/depthcell demo
 
 test: $(READY)  ## Run the everyday tests
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term:skip-covered
 
 test-slow: $(READY)  ## Run what is too long for every day
 	$(BIN)/python -m pytest -m slow
@@ -43,7 +43,7 @@ bench: $(READY)  ## Measure every claim beside its peer; writes benchmarks/resul
 		echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lock:  ## Resolve the exact versions anew (needs uv)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --extra bench \
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev \
 		--generate-hashes --quiet --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:  ## Remove what was built or simulated here
