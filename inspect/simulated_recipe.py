@@ -9,7 +9,7 @@ from depthcell.acquisition.simulator.station import Station
 from depthcell.inspect.simulated_cell import OFFSET_U_PX, SCALE_U
 
 REGION_MARGIN_MM = 3.0
-ABOVE_FOOT_MM = 2.0
+TALL_MM, ABOVE_FOOT_MM = 12.0, 2.0
 TOLERANCE_MM = 0.5
 TOLERANCE_SIGMAS = 6.0
 """Of what calibration leaves uncertain in depth: a narrower limit could not be decided."""
@@ -37,8 +37,9 @@ def recipe_text(station: Station, cell_file: str, golden: str | None, takt_ms: f
     pixel_mm, depth_u_mm = _what_cameras_resolve(station)
     low = part.mesh.min_m * 1e3 - REGION_MARGIN_MM
     high = part.mesh.max_m * 1e3 + REGION_MARGIN_MM
-    # The foot of the part lies close to the plate, where no camera looks.
-    low[2] = part.mesh.min_m[2] * 1e3 + ABOVE_FOOT_MM
+    if high[2] - low[2] > TALL_MM:
+        # No camera looks at the foot of a tall part.
+        low[2] += REGION_MARGIN_MM + ABOVE_FOOT_MM
     coverage = np.clip(1.0 - COVERAGE_LOST_PER_MM * pixel_mm, 0.3, 0.9)
     tolerance_mm = max(TOLERANCE_MM, float(np.ceil(10 * TOLERANCE_SIGMAS * depth_u_mm)) / 10)
     area_mm2 = max(SMALLEST_AREA_MM2, (AREA_WIDTH_PX * pixel_mm) ** 2)

@@ -1,6 +1,7 @@
 """The simulated cell as a whole: the same from the same seed, true to its truth, and a folder that others can use."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,8 +10,10 @@ import pytest
 
 from depthcell.acquisition.recording import open_recording
 from depthcell.acquisition.simulator import partrun
+from depthcell.acquisition.simulator.actualpart import draw_part, possible_kinds
 from depthcell.acquisition.simulator.defects import DefectKind
-from depthcell.acquisition.simulator.partmesh import load_part_mesh
+from depthcell.acquisition.simulator.partmesh import load_part_mesh, save_stl
+from depthcell.acquisition.simulator.parts import PartKind, build_part
 from depthcell.acquisition.simulator.recordingwriter import WrittenDevice, WrittenFrame, write_recording
 from depthcell.acquisition.simulator.rig import MAX_CAMERAS, build_rig
 from depthcell.acquisition.simulator.scene import Scene
@@ -22,7 +25,7 @@ from depthcell.cli import main
 from depthcell.errors import DepthcellError
 from depthcell.inspect.recipe import Recipe
 from depthcell.inspect.simulated_cell import POSE_U_M
-from depthcell.inspect.simulated_station import RunSettings, make_room, planned_tasks, simulate_station
+from depthcell.inspect.simulated_station import RunSettings, check_plan, make_room, planned_tasks, simulate_station
 
 KINDS = (DefectKind.DENT, DefectKind.STAIN)
 PLAN = StationPlan("bracket", "D405", cameras=2, seed=11, frames=2, defect_kinds=KINDS)
@@ -238,6 +241,30 @@ def test_golden_parts_are_learned_from(tmp_path: Path) -> None:
     assert recipe.reference.golden == "golden.npz"
     assert recipe.color is not None
     assert (tmp_path / "golden.npz").is_file()
+
+
+def test_a_part_turns_about_itself_wherever_its_drawing_has_the_origin(tmp_path: Path) -> None:
+    weld = build_part(PartKind.WELD).mesh
+    save_stl(tmp_path / "far.stl", weld.with_vertices(weld.vertices_m + np.array([0.5, -0.3, 0.2])))
+    station = build_station(StationPlan(str(tmp_path / "far.stl"), "D405", 1, seed=4))
+    middle = (station.part.mesh.min_m + station.part.mesh.max_m) / 2
+    np.testing.assert_allclose((station.T_cell_part @ middle)[:2], 0, atol=1e-5)
+    moves_m = [
+        draw_part(station, (), np.random.default_rng(seed)).T_cell_part @ middle - station.T_cell_part @ middle
+        for seed in range(12)
+    ]
+    assert np.abs(moves_m).max(axis=0) == pytest.approx((8e-4, 8e-4, 1e-4), rel=0.6)
+
+
+def test_a_thin_plate_has_no_place_for_a_dent(tmp_path: Path) -> None:
+    weld = build_part(PartKind.WELD).mesh
+    save_stl(tmp_path / "thin.stl", weld.with_vertices(weld.vertices_m * (1.0, 1.0, 0.05)))
+    plan = StationPlan(str(tmp_path / "thin.stl"), "D405", 3, seed=4)
+    kinds = possible_kinds(build_station(plan))
+    assert DefectKind.STAIN in kinds
+    assert not {DefectKind.DENT, DefectKind.POROSITY, DefectKind.MISSING_BORE} & set(kinds)
+    with pytest.raises(DepthcellError, match="--defects dent: part thin cannot have it; choose from"):
+        check_plan(replace(plan, defect_kinds=(DefectKind.DENT,)))
 
 
 @pytest.mark.parametrize("name", ["D415", "D435", "D455"])

@@ -1,6 +1,7 @@
 """A part as it comes down the line: its defects, and what differs from one good part to the next."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +10,9 @@ from depthcell.acquisition.simulator.appearance import Lamp, texture_tile
 from depthcell.acquisition.simulator.defects import Damage, Defect, DefectKind, apply_defect
 from depthcell.acquisition.simulator.partmesh import PartMesh
 from depthcell.acquisition.simulator.placement import Placer
-from depthcell.acquisition.simulator.station import Station
+from depthcell.acquisition.simulator.station import Station, Stream
 from depthcell.acquisition.transform import RigidTransform
+from depthcell.errors import DepthcellError
 
 # Standard deviations from one good part to the next.
 TURN_DEG = (0.15, 0.15, 0.4)
@@ -59,7 +61,7 @@ def draw_part(station: Station, kinds: tuple[DefectKind, ...], rng: np.random.Ge
     size_scale = 1 + np.clip(rng.normal(0, SIZE_M, 3), -SIZE_LIMIT_M, SIZE_LIMIT_M) / extent_m
     return ActualPart(
         mesh=mesh.with_vertices(mesh.vertices_m * size_scale),
-        T_cell_part=_laid_down(station.T_cell_part, rng),
+        T_cell_part=_laid_down(station, rng),
         size_scale=size_scale,
         defects=tuple(damaged),
         tile=texture_tile(station.part.finish, rng),
@@ -70,9 +72,7 @@ def draw_part(station: Station, kinds: tuple[DefectKind, ...], rng: np.random.Ge
 def _planned(station: Station, kinds: tuple[DefectKind, ...], rng: np.random.Generator) -> list[Defect]:
     if not kinds:
         return []
-    T_part_cell = station.T_cell_part.inverse()
-    eyes_part = np.array([T_part_cell @ camera.T_cell_depth.translation_m for camera in station.cameras])
-    placer = Placer(station.part, eyes_part)
+    placer = _placer(station)
     # A missing bore is a mesh of its own, so it comes first; a warp moves all other defects, so it comes last.
     order = {DefectKind.MISSING_BORE: 0, DefectKind.WARP: 2}
     planned: list[Defect] = []
@@ -81,12 +81,20 @@ def _planned(station: Station, kinds: tuple[DefectKind, ...], rng: np.random.Gen
     return planned
 
 
-def _laid_down(T_cell_part: RigidTransform, rng: np.random.Generator) -> RigidTransform:
-    """The nominal pose, turned about the part's own place and shifted."""
-    turn_rad = np.radians(rng.normal(0, TURN_DEG))
-    small = RigidTransform.from_rotation_vector("cell", "cell", turn_rad, np.zeros(3))
-    shifted_m = T_cell_part.translation_m + rng.normal(0, SHIFT_M)
-    return RigidTransform("cell", "part", small.rotation @ T_cell_part.rotation, shifted_m)
+def _placer(station: Station) -> Placer:
+    T_part_cell = station.T_cell_part.inverse()
+    return Placer(
+        station.part, np.array([T_part_cell @ camera.T_cell_depth.translation_m for camera in station.cameras])
+    )
+
+
+def _laid_down(station: Station, rng: np.random.Generator) -> RigidTransform:
+    """The nominal pose, turned about the middle of the part, wherever its drawing has the origin, and shifted."""
+    nominal = station.T_cell_part
+    middle_cell = nominal @ ((station.part.mesh.min_m + station.part.mesh.max_m) / 2)
+    turn = RigidTransform.from_rotation_vector("cell", "cell", np.radians(rng.normal(0, TURN_DEG)), np.zeros(3))
+    shift_m = middle_cell - turn.rotation @ middle_cell + rng.normal(0, SHIFT_M)
+    return RigidTransform("cell", "cell", turn.rotation, shift_m) @ nominal
 
 
 def _lit(lamp: Lamp, rng: np.random.Generator) -> Lamp:
@@ -99,6 +107,16 @@ def _lit(lamp: Lamp, rng: np.random.Generator) -> Lamp:
     )
 
 
+@lru_cache(maxsize=2)
 def possible_kinds(station: Station) -> tuple[DefectKind, ...]:
-    """Kinds of defects that this station's part can have."""
-    return tuple(kind for kind in DefectKind if station.part.bores or kind is not DefectKind.MISSING_BORE)
+    """Kinds of defects for which this station's part has a place, found by trying each once."""
+    placer, rng = _placer(station), station.plan.generator(Stream.STATION, 2)
+    return tuple(kind for kind in DefectKind if _has_place(placer, kind, rng))
+
+
+def _has_place(placer: Placer, kind: DefectKind, rng: np.random.Generator) -> bool:
+    try:
+        placer.plan(kind, (), rng)
+    except DepthcellError:
+        return False
+    return True

@@ -14,7 +14,7 @@ from depthcell.acquisition.transform import FloatArray
 from depthcell.errors import DepthcellError
 
 EDGE_MARGIN_M = 1.2e-3
-TRIES = 3000
+TRIES = 1000
 SMALLEST_CURVATURE_RADIUS_M = 0.013
 MIN_COSINE = 0.45
 
