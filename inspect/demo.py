@@ -102,7 +102,7 @@ class DemoPlan:
     parts: int
     seed: int
     frames: int = 8
-    golden: int = 6
+    golden: int = 10
     jobs: int = field(default_factory=default_jobs)
 
 
