@@ -54,7 +54,7 @@ class SensorStreams:
     """
 
     def __init__(self, device: SdkDevice, settings: CameraSettings) -> None:
-        self._device = device
+        self._device: Any = device
         self._settings = settings
         self._sensors: list[SdkSensor] = []
         self._queue: Any = realsense().frame_queue(QUEUE_FRAMES, keep_frames=True)
