@@ -19,8 +19,14 @@ LAB_FLOOR = (1.0, 0.6, 0.6)
 LINE_FLOOR_COUNTS = 1.2
 """The same for lines, in counts."""
 
+LINE_SHARE = 0.15
+"""Share of a line's mean strength by which it may differ between good parts."""
+
 REGISTRATION = 0.5
-"""Share of the colour difference between neighbouring patches that a slip of the alignment may mix in."""
+"""Share of a patch by which alignment slips from part to part in any case."""
+
+SLIPPED = 0.5
+"""Slip of a part, in patches, from which on colour at its edges is not compared."""
 
 SHOWN = 0.8
 """Share of good parts that must show a patch to a camera for it to be known."""
@@ -36,8 +42,10 @@ class ViewStatistics:
         rgb: (K, 3) float32, mean counts in common light; NaN where too few good parts show the patch.
         lab: (K, 3) float32, L*a*b* of that.
         precision: (S, K, 3, 3) float32, inverse covariance of the mean L*a*b* difference over a neighbourhood.
+        lab_slope: (K,) float32, variances per square metre that a slip of the part adds to a score's square.
         lines: (K, 2) float32, mean strength of bright and dark lines, counts.
         lines_sigma: (K, 2) float32, its standard deviation between good parts.
+        lines_slope: (K, 2) float32, as `lab_slope`.
         lab_factor: (S, K) float32 by which scores of good parts come out too large about a patch; 1 where the model
             holds.
         lines_factor: (K, 2) float32, the same for lines.
@@ -46,8 +54,10 @@ class ViewStatistics:
     rgb: NDArray[np.float32]
     lab: NDArray[np.float32]
     precision: NDArray[np.float32]
+    lab_slope: NDArray[np.float32]
     lines: NDArray[np.float32]
     lines_sigma: NDArray[np.float32]
+    lines_slope: NDArray[np.float32]
     lab_factor: NDArray[np.float32]
     lines_factor: NDArray[np.float32]
 
@@ -80,34 +90,59 @@ def fit_view(views: Sequence[ViewColor], scales: DeviationScales) -> ViewStatist
     mean_lab = lab_of(mean_rgb)
     residual = np.stack([lab_of(view.rgb * gain) - mean_lab for view, gain in zip(views, gains, strict=True)])
     wide = scales.neighbours[-1]
-    floor = np.diag(np.square(LAB_FLOOR)) + _slip_covariance(mean_lab, scales.neighbours[0])
+    steepness = _neighbour_covariance(mean_lab, scales.neighbours[0])
+    floor = np.diag(np.square(LAB_FLOOR)) + REGISTRATION**2 * steepness
     precision = [
         np.linalg.inv(_covariance(np.stack([neighbourhood_mean(near, one) for one in residual]), wide) + floor)
         for near in scales.neighbours
     ]
     lines = np.stack([view.lines * gain.mean() for view, gain in zip(views, gains, strict=True)])
+    mean_lines = mean_of_parts(lines, at_least)
+    around = neighbourhood_mean(scales.neighbours[0], mean_lines)
+    line_steepness = np.nan_to_num(neighbourhood_mean(scales.neighbours[0], mean_lines**2) - around**2)
+    # A line that good parts have too, an edge, may be stronger by its share.
     lines_variance = np.nan_to_num(steadied_variance(lines, wide)) + LINE_FLOOR_COUNTS**2
-    return ViewStatistics(
-        mean_rgb.astype(np.float32),
-        mean_lab,
-        np.stack(precision).astype(np.float32),
-        mean_of_parts(lines, at_least).astype(np.float32),
-        np.sqrt(lines_variance).astype(np.float32),
-        np.ones((len(precision), len(mean_rgb)), np.float32),
-        np.ones(lines.shape[1:], np.float32),
-    )
+    lines_variance += REGISTRATION**2 * line_steepness + (LINE_SHARE * np.nan_to_num(mean_lines)) ** 2
+    per_m2 = 1.0 / scales.surface.spacing_m**2
+    columns = {
+        "rgb": mean_rgb,
+        "lab": mean_lab,
+        "precision": np.stack(precision),
+        "lab_slope": np.einsum("kij,kji->k", precision[0], steepness) / 3 * per_m2,
+        "lines": mean_lines,
+        "lines_sigma": np.sqrt(lines_variance),
+        "lines_slope": line_steepness / lines_variance * per_m2,
+        "lab_factor": np.ones((len(precision), len(mean_rgb))),
+        "lines_factor": np.ones(lines.shape[1:]),
+    }
+    return ViewStatistics(**{name: np.asarray(column, dtype=np.float32) for name, column in columns.items()})
 
 
-def score_view(view: ViewColor, statistics: ViewStatistics, scales: DeviationScales) -> ColorScore:
-    """Compare one view of a part with the same view of good parts."""
-    gain = gain_to(statistics.rgb, view.rgb)
-    difference = lab_of(view.rgb * gain) - statistics.lab
+def score_view(
+    view: ViewColor, good: ViewStatistics, scales: DeviationScales, slip_m: FloatArray | float = 0.0
+) -> ColorScore:
+    """Compare one view of a part with the same view of good parts.
+
+    Args:
+        view: of the part.
+        good: of good parts.
+        scales: averages over the surface.
+        slip_m: (K,) standard uncertainty of where each patch lies along the surface; where colour is uneven, a part
+            that slipped looks different without being so.
+    """
+    gain = gain_to(good.rgb, view.rgb)
+    difference = lab_of(view.rgb * gain) - good.lab
+    # Past an edge or an outline other things come into view, which no good part's neighbourhood tells of.
+    outside = scales.surface.near_edge & (np.asarray(slip_m) > SLIPPED * scales.surface.spacing_m)
+    slipped = np.sqrt(1.0 + np.square(slip_m) * good.lab_slope)
     distances = []
-    for near, precision, factor in zip(scales.neighbours, statistics.precision, statistics.lab_factor, strict=True):
+    for near, precision, factor in zip(scales.neighbours, good.precision, good.lab_factor, strict=True):
         mean = neighbourhood_mean(near, difference)
-        mean[~np.isfinite(difference[:, 0])] = np.nan
-        distances.append(np.sqrt(np.einsum("ki,kij,kj->k", mean, precision, mean)) / factor)
-    lines = (view.lines * gain.mean() - statistics.lines) / (statistics.lines_sigma * statistics.lines_factor)
+        mean[~np.isfinite(difference[:, 0]) | outside] = np.nan
+        distances.append(np.sqrt(np.einsum("ki,kij,kj->k", mean, precision, mean)) / (factor * slipped))
+    lines = (view.lines * gain.mean() - good.lines) / (good.lines_sigma * good.lines_factor)
+    lines[outside] = np.nan
+    lines = lines / np.sqrt(1.0 + np.square(slip_m)[..., None] * good.lines_slope)
     return ColorScore(np.stack(distances).astype(np.float32), lines.astype(np.float32), difference.astype(np.float32))
 
 
@@ -120,11 +155,12 @@ def _common_light(views: Sequence[ViewColor], at_least: int) -> tuple[NDArray[np
     return mean, gains
 
 
-def _slip_covariance(mean_lab: FloatArray, near: Any) -> NDArray[np.float64]:
-    """(K, 3, 3): what a slip of a fraction of a patch changes, from the differences between neighbours."""
+def _neighbour_covariance(mean_lab: FloatArray, near: Any) -> NDArray[np.float64]:
+    """(K, 3, 3): how much colour differs between neighbouring patches, which a slip of a patch would change it by."""
     around = neighbourhood_mean(near, mean_lab)
     products = neighbourhood_mean(near, mean_lab[:, :, None] * mean_lab[:, None, :])
-    return REGISTRATION**2 * np.nan_to_num(products - around[:, :, None] * around[:, None, :])
+    covariance: NDArray[np.float64] = np.nan_to_num(products - around[:, :, None] * around[:, None, :])
+    return covariance
 
 
 def _covariance(residual: FloatArray, wide: Any) -> NDArray[np.float64]:

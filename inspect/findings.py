@@ -19,6 +19,9 @@ from depthcell.inspect.recipe import BoreSection
 from depthcell.inspect.shape_check import ShapeScore
 from depthcell.inspect.verdict import Finding, Position, Quantity
 
+BEYOND_CHANCE = 5.0
+"""Significance of a single patch, among the some thousands of a part, that is no matter of chance."""
+
 FIT_SHARE = 0.45
 """Radius of the piece of surface that is fitted about an extreme, in half widths of the region."""
 
@@ -94,6 +97,7 @@ def shape_finding(region: PatchRegion, evidence: Evidence, *, in_color: bool) ->
         f"{_words(kind)} {abs(depth.value):.2f} ± "
         f"{COVERAGE_FACTOR * depth.u:.2f} mm {'deep' if depth.value < 0 else 'high'}, {area.value:.0f} mm², "
         f"{region.significance:.0f} sigma, seen in depth{' and colour' if in_color else ''} by {_listed(cameras)}"
+        f"{f'; {hidden_m2 * MM**2:.0f} mm² beside it not measured' if hidden_m2 > 0 else ''}"
     )
     finding = Finding(
         kind=kind,
@@ -186,19 +190,21 @@ def _inner(region: PatchRegion, score: ColorScore) -> PatchRegion:
 def _extreme(region: PatchRegion, shape: Shape, evidence: Evidence) -> Quantity:
     """Signed deviation at the region's extreme, mm.
 
-    The place is that of the largest mean over a couple of millimetres, so that it is not picked for its noise. There a
-    quadric is fitted to the single points by generalised least squares; its stationary value is the extreme as seen.
-    What the matching window flattened is put back, see `_sharpening`.
+    The place is that of the largest mean over a couple of millimetres, or of a finer one that is beyond chance itself,
+    so that it is not picked for its noise. There a quadric is fitted to the single points by generalised least squares;
+    its stationary value is the extreme as seen. What the matching window flattened is put back, see `_sharpening`.
     """
     score = evidence.shape
-    coarse = min(1, len(score.excess_m) - 1)
-    ranked = np.nan_to_num(np.abs(score.excess_m[coarse][region.patches]))
-    peak = int(region.patches[np.argmax(ranked)])
+    means_m = np.nan_to_num(np.abs(score.excess_m[:2, region.patches]))
+    means_m[:-1][np.nan_to_num(np.abs(score.significance[: len(means_m) - 1, region.patches])) < BEYOND_CHANCE] = 0.0
+    scale, place = np.unravel_index(int(np.argmax(means_m)), means_m.shape)
+    peak = int(region.patches[place])
+    mean_m, u_m = float(score.excess_m[scale, peak]), float(score.u_m[scale, peak])
     radius_m = float(np.clip(FIT_SHARE * shape.width_m / 2, *FIT_RADIUS_M))
     fitted = _fitted_extreme(peak, radius_m, evidence)
-    if fitted is None:
-        fine = int(np.argmax(np.isfinite(score.excess_m[:, peak])))
-        return _quantity(score.excess_m[fine, peak] * MM, score.u_m[fine, peak] * MM)
+    if fitted is None or abs(fitted[0]) < abs(mean_m) - u_m:
+        # An extreme is no smaller than a mean about it: here the surface is no quadric, or hardly seen.
+        return _quantity(mean_m * MM, u_m * MM)
     return _quantity(fitted[0] * MM, math.hypot(fitted[1], _shared_u_m(peak, evidence)) * MM)
 
 

@@ -98,8 +98,9 @@ def _color_scores(observation: Observation, observer: Observer, golden: Golden |
     if golden is None or observer.recipe.color is None:
         return {}
     pairs = {s: (color, golden.colors[s]) for s, color in observation.colors.items() if s in golden.colors}
+    slip_m = observation.slip_m(observer.surface)
     with ThreadPoolExecutor() as pool:
-        scores = pool.map(lambda pair: score_view(pair[0], pair[1], observer.scales), pairs.values())
+        scores = pool.map(lambda pair: score_view(pair[0], pair[1], observer.scales, slip_m), pairs.values())
         return dict(zip(pairs, scores, strict=True))
 
 

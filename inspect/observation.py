@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import Cell
 from depthcell.errors import DepthcellError, Reason
@@ -15,6 +18,7 @@ from depthcell.fusion.align import Alignment, AlignmentSettings, align
 from depthcell.fusion.fuse import FusedPart, FusionSettings, PartAccumulator
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.region import Region
+from depthcell.fusion.uncertainty import pose_variance_m2
 from depthcell.fusion.view import View
 from depthcell.inspect.deviation import DeviationMap, DeviationScales, compare
 from depthcell.inspect.recipe import Recipe
@@ -44,6 +48,22 @@ class Observation:
     alignment: Alignment
     deviation: DeviationMap
     colors: Mapping[str, ViewColor]
+
+    def slip_m(self, surface: Surface) -> NDArray[np.float64]:
+        """(K,) standard uncertainty of where each patch lies along the surface, from the alignment's noise.
+
+        A small motion xi = (omega, t) moves p by omega x p + t; of its variance, what lies along the normal shifts the
+        surface out and the rest slips it. Large where the shape leaves a motion free, as along a prismatic part.
+        """
+        points = self.alignment.T_cell_part @ surface.points_part
+        normals = self.alignment.T_cell_part.rotate(surface.normals_part)
+        along = pose_variance_m2(points, normals, self.alignment.random_covariance)
+        total = sum(
+            pose_variance_m2(points, np.broadcast_to(axis, points.shape), self.alignment.random_covariance)
+            for axis in np.eye(3)
+        )
+        slip_m: NDArray[np.float64] = np.sqrt(np.maximum(total - along, 0.0))
+        return slip_m
 
 
 class Observer:
