@@ -55,8 +55,8 @@ def test_one_valid_verdict_for_each_part(first_run: subprocess.CompletedProcess[
     for verdict in verdicts:
         validator.validate(verdict)
     for text in first_run.stdout.splitlines():
-        verdict = from_json(text.encode())
-        assert digest_of(verdict) == verdict.digest
+        read = from_json(text.encode())
+        assert digest_of(read) == read.digest
 
 
 def test_a_second_run_gives_the_same_bytes_but_for_the_times(
