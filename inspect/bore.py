@@ -202,7 +202,7 @@ def _diameter(local: _Local, bore: BoreSection, window_u_m: float) -> _Diameter 
         circle = circle + fit.parameters
         residual = np.abs(np.hypot(*(local.across[wall] - circle[:2]).T) - circle[2])
         wall = wall[residual < OUTLIER * max(float(np.median(residual)) / 0.6745, 1e-5)]
-    share = np.bincount(local.cloud.camera[wall], minlength=len(local.cloud.serials)) / len(wall)
+    share = local.cloud.share[wall].mean(axis=0)
     serials = tuple(serial for serial, part in zip(local.cloud.serials, share, strict=True) if part > 0.05)
     u_m = _radius_u_m(local, chosen, fit, window_u_m)
     sectors = len(np.unique(local.sector[wall]))

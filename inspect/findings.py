@@ -42,7 +42,7 @@ HIDDEN_RINGS = 4
 """How far from a region unmeasured surface may belong to it, in patches."""
 
 CAMERA_SHARE = 0.05
-"""A camera saw a finding if it weighs most in at least this share of its points."""
+"""A camera saw a finding if it weighs at least this much in its points."""
 
 MM = 1e3
 
@@ -348,7 +348,7 @@ def _cameras_in_depth(points: NDArray[np.intp], observation: Observation) -> tup
     cloud = observation.fused.cloud
     if not len(points):
         return ()
-    share = np.bincount(cloud.camera[points], minlength=len(cloud.serials)) / len(points)
+    share = cloud.share[points].mean(axis=0)
     return tuple(serial for serial, part in zip(cloud.serials, share, strict=True) if part >= CAMERA_SHARE)
 
 

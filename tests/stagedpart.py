@@ -158,14 +158,18 @@ def _recorded(
     shape = view.depth_m.shape
     disparity_px = camera.disparity_px(view.depth_m) + NOISE.fixed_px * correlated_noise(shape, 3.0, rng)
     if part.hole is not None:
-        disparity_px[np.hypot(points_mm[..., 0] - part.hole[0], points_mm[..., 1] - part.hole[1]) < part.hole[2]] = np.nan
-    rgb = _colored(part, view, points_mm, texture)
+        disparity_px[np.hypot(points_mm[..., 0] - part.hole[0], points_mm[..., 1] - part.hole[1]) < part.hole[2]] = (
+            np.nan
+        )
+    rgb = _colored(part, view, np.asarray(points_mm, dtype=np.float64), texture)
     shots = []
     for number in range(frames):
         noisy_px = disparity_px + NOISE.temporal_px * correlated_noise(shape, 3.0, rng)
         depth_m = (camera.depth.fx_px * camera.baseline_m / noisy_px).astype(np.float32)
         depth = DepthImage(depth_m, camera.depth, 1e-4, camera.baseline_m, number, number)
-        color = ColorImage(np.clip(rgb + rng.normal(0, 1.0, rgb.shape), 0, 255).astype(np.uint8), camera.depth, number, 1)
+        color = ColorImage(
+            np.clip(rgb + rng.normal(0, 1.0, rgb.shape), 0, 255).astype(np.uint8), camera.depth, number, 1
+        )
         shots.append(CameraFrame(camera.serial, camera.model, depth, color, camera.T_color_depth))
     return shots
 
@@ -181,7 +185,7 @@ def _colored(
     if part.scratch is not None:
         on_it = (np.abs(x - part.scratch[0]) < 0.25) & (np.abs(y - part.scratch[1]) < part.scratch[2] / 2)
         gray = np.where(on_it, 1.3 * gray, gray)
-    return gray[..., None] * np.array([1.0, 0.98, 1.02])
+    return np.asarray(gray[..., None] * np.array([1.0, 0.98, 1.02]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +200,9 @@ class StagedFolder(PartFolder):
         return "5" * 64
 
     def framesets(
-        self, expected: Sequence[str] | None = None, settings: SyncSettings | None = None
+        self,
+        expected: Sequence[str] | None = None,  # noqa: ARG002 - as every part folder has it
+        settings: SyncSettings | None = None,  # noqa: ARG002
     ) -> Iterator[FrameSet]:
         yield from self.sets
         if self.damage:
@@ -239,7 +245,9 @@ class Stage:
 
     @cached_property
     def golden(self) -> Golden:
-        observations = [self.observer.observe(self.absorbed(Part(seed)).fuse()) for seed in range(900, 900 + GOOD_PARTS)]
+        observations = [
+            self.observer.observe(self.absorbed(Part(seed)).fuse()) for seed in range(900, 900 + GOOD_PARTS)
+        ]
         return golden_of(observations, [str(number) for number in range(GOOD_PARTS)], self.observer)
 
     @cached_property
