@@ -70,7 +70,7 @@ def test_axis_need_not_be_a_unit_vector(recipe_path: Path) -> None:
         ('"405000002"', '"405000001"', "cell.cameras: names a serial number twice"),
         ("schema_version = 1", "schema_version = 2", "schema_version"),
         ("axis = [0, 0, 1]", "axis = [0, 0, 0]", "bore[0].axis: must not be of zero length"),
-        ("tolerance_mm = 0.5                    # of", "tolerance_mm = 7.0 # of", "bore[0]: tolerance_mm 7 must be below half of diameter_mm"),
+        ("0.5                    # of", "7.0 # of", "bore[0]: tolerance_mm 7 must be below half of diameter_mm"),
         ("position_mm = [20, 0, 8]", "position_mm = [200, 0, 8]", "bore 'bore A': position_mm lies outside region"),
         ('golden = "golden.npz"', "", "color: needs reference.golden"),
         ('mesh = "bracket.stl"', 'mesh = "other.stl"', "other.stl is no file; paths are relative to the recipe"),
