@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+import os
 import re
 import shlex
 import socket as network
@@ -76,6 +77,16 @@ def test_each_verb_shows_an_example_whose_options_exist(verb: Callable[..., None
 
 def test_version(call: Callable[..., Said]) -> None:
     assert re.fullmatch(r"depthcell \d+\.\d+\.\d+\n", call("--version").out)
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "1"), ("4", "4")])
+def test_blas_runs_on_one_thread_unless_told_otherwise(
+    given: str | None, kept: str, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "0")  # so that it is put back afterwards
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS") if given is None else monkeypatch.setenv("OPENBLAS_NUM_THREADS", given)
+    call("--version")
+    assert os.environ["OPENBLAS_NUM_THREADS"] == kept
 
 
 def test_help_loads_no_heavy_library() -> None:
