@@ -4,7 +4,6 @@ Frames are averaged as they arrive, so what counts for the line is what is left 
 absorb it, fuse, align, compare, decide. Reading recordings is measured elsewhere. The goal is 150 ms on two cores.
 """
 
-# ruff: noqa: E402
 import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line does, before numpy loads
