@@ -108,10 +108,10 @@ def fit_view(views: Sequence[ViewColor], scales: DeviationScales) -> ViewStatist
         "rgb": mean_rgb,
         "lab": mean_lab,
         "precision": np.stack(precision),
-        "lab_slope": np.einsum("kij,kji->k", precision[0], steepness) / 3 * per_m2,
+        "lab_slope": np.maximum(np.einsum("kij,kji->k", precision[0], steepness), 0.0) / 3 * per_m2,
         "lines": mean_lines,
         "lines_sigma": np.sqrt(lines_variance),
-        "lines_slope": line_steepness / lines_variance * per_m2,
+        "lines_slope": np.maximum(line_steepness, 0.0) / lines_variance * per_m2,
         "lab_factor": np.ones((len(precision), len(mean_rgb))),
         "lines_factor": np.ones(lines.shape[1:]),
     }
@@ -148,7 +148,8 @@ def score_view(
 
 def _common_light(views: Sequence[ViewColor], at_least: int) -> tuple[NDArray[np.float64], list[NDArray[np.float32]]]:
     """Mean counts of all parts in one light, and the gain per channel that brings each part to it."""
-    gains = [gain_to(views[0].rgb, view.rgb) for view in views]
+    mean: NDArray[np.float64] = views[0].rgb.astype(np.float64)
+    gains = [gain_to(mean, view.rgb) for view in views]
     for _ in range(GAIN_ROUNDS):
         mean = mean_of_parts(np.stack([view.rgb * gain for view, gain in zip(views, gains, strict=True)]), at_least)
         gains = [gain_to(mean, view.rgb) for view in views]
