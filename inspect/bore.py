@@ -166,7 +166,7 @@ def _about(bore: BoreSection, observation: Observation) -> _Local:
     axes = np.stack((first, np.cross(bore.direction, first)), axis=1)
     normals = observation.alignment.T_cell_part.inverse().rotate(cloud.normals_cell[near].astype(np.float64))
     inwards = np.einsum("ij,ij->i", normals, radial) / np.maximum(np.linalg.norm(radial, axis=1), 1e-9)
-    return _Local(cloud[near], offset, radial @ axes, height_m, inwards)
+    return _Local(cloud[near], offset, np.asarray(radial @ axes, dtype=np.float64), height_m, inwards)
 
 
 def _rim_seen(local: _Local, bore: BoreSection) -> float:
@@ -194,6 +194,7 @@ def _diameter(local: _Local, bore: BoreSection, window_u_m: float) -> _Diameter 
     on_wall &= (local.height_m < -BELOW_MOUTH_M) & (local.inwards < INWARDS)
     wall = np.flatnonzero(on_wall)
     circle = np.array([0.0, 0.0, bore.radius_m])
+    chosen, fit = wall, None
     for _ in range(FIT_ROUNDS):
         if len(wall) < MIN_WALL_POINTS or len(np.unique(local.sector[wall])) < MIN_WALL_SECTORS:
             return None
@@ -202,6 +203,8 @@ def _diameter(local: _Local, bore: BoreSection, window_u_m: float) -> _Diameter 
         circle = circle + fit.parameters
         residual = np.abs(np.hypot(*(local.across[wall] - circle[:2]).T) - circle[2])
         wall = wall[residual < OUTLIER * max(float(np.median(residual)) / 0.6745, 1e-5)]
+    if fit is None:
+        return None
     share = local.cloud.share[wall].mean(axis=0)
     serials = tuple(serial for serial, part in zip(local.cloud.serials, share, strict=True) if part > 0.05)
     u_m = _radius_u_m(local, chosen, fit, window_u_m)

@@ -176,7 +176,7 @@ def _patch_sums(cloud: PartCloud, points: PointDeviation, patches: int) -> NDArr
         cloud.correlation_m[used].astype(np.float64),
     )
     sums = [np.bincount(patch, column, minlength=patches).astype(np.float64) for column in columns]
-    return np.column_stack((*sums, sums[0] > 0))
+    return np.column_stack((*sums, (sums[0] > 0).astype(np.float64)))
 
 
 def _scale(

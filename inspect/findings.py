@@ -119,9 +119,8 @@ def missing_bore_finding(bore: BoreSection, evidence: Evidence) -> Found:
     points = _within(bore, evidence.observation.deviation.points.points_part, 1.0)
     deviation_m = evidence.observation.deviation.points.deviation_m[points]
     farthest = points[np.argsort(deviation_m)[int(0.9 * (len(points) - 1))]]
-    depth = _quantity(
-        evidence.observation.deviation.points.deviation_m[farthest] * MM, float(cloud.sigma_m[farthest]) * MM
-    )
+    depth_m = float(evidence.observation.deviation.points.deviation_m[farthest])
+    depth = _quantity(depth_m * MM, float(cloud.sigma_m[farthest]) * MM)
     region = PatchRegion(_within(bore, surface.points_part, 1.3), abs(depth.value) / max(depth.u, 1e-9))
     area_mm2 = math.pi * (bore.diameter_mm / 2) ** 2
     area = _quantity(area_mm2, math.pi * bore.diameter_mm * surface.spacing_m * MM / math.sqrt(12), digits=1)

@@ -70,7 +70,7 @@ def sample_view(
     patch_px = surface.spacing_m * intrinsics.fx_px / float(np.median(points_color[:, 2]))
     smooth = cv2.GaussianBlur(rgb.astype(np.float32), (0, 0), max(PATCH_BLUR * patch_px, 0.5))
     lines = line_strengths(rgb, LINE_LENGTH_M / surface.spacing_m * patch_px)
-    samples = _sampled(np.dstack((smooth, lines)), pixels)
+    samples = _sampled(np.dstack((smooth, lines)).astype(np.float32, copy=False), pixels)
     samples[~visible] = np.nan
     return ViewColor(samples[:, :3], samples[:, 3:])
 

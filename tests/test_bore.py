@@ -49,7 +49,7 @@ def observed(points_part: np.ndarray, normals_part: np.ndarray) -> Observation:
     pose = RigidTransform.from_rotation_vector("cell", "part", np.array([0.1, -0.2, 0.3]), np.array([0.01, 0.02, 0.03]))
     count, zero = len(points_part), np.zeros((6, 6))
     cloud = PartCloud(
-        points_cell=np.asarray(pose @ points_part),
+        points_cell=np.asarray(pose @ points_part, dtype=np.float64),
         normals_cell=pose.rotate(normals_part).astype(np.float32),
         colors=np.zeros((count, 3), np.uint8),
         random_sigma_m=np.full(count, SIGMA_M, np.float32),

@@ -38,7 +38,7 @@ def test_images_of_another_shape_or_type_are_refused() -> None:
     with pytest.raises(DepthcellError, match="depth_m"):
         depth_image(np.ones((4, 3)))
     with pytest.raises(DepthcellError, match="rgb"):
-        ColorImage(np.zeros((3, 4, 3), np.float32), SMALL, 0, 0)
+        ColorImage(np.zeros((3, 4, 3), np.float32), SMALL, 0, 0)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_frame_without_images_is_refused() -> None:
