@@ -41,6 +41,7 @@ class Golden:
         part_ids: which parts.
         shape: of their deviations from the reference.
         largest_gap_m2: largest connected surface that one of them left unmeasured though the others show it.
+        free_motions: how many motions their alignment leaves undetermined at most, as along a prismatic part.
         colors: serial number -> of the colours that this camera saw; empty without colour.
     """
 
@@ -49,6 +50,7 @@ class Golden:
     part_ids: tuple[str, ...]
     shape: ShapeStatistics
     largest_gap_m2: float
+    free_motions: int
     colors: Mapping[str, ViewStatistics]
 
     def save(self, path: Path) -> None:
@@ -59,6 +61,7 @@ class Golden:
             "calibrated_at": self.calibrated_at,
             "part_ids": self.part_ids,
             "largest_gap_m2": self.largest_gap_m2,
+            "free_motions": self.free_motions,
             "serials": list(self.colors),
         }
         arrays = {"about": np.array(json.dumps(about, sort_keys=True))} | _columns("shape", self.shape)
@@ -76,7 +79,7 @@ class Golden:
         """
         advice = "fit it again from recordings of good parts"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 about = json.loads(str(arrays["about"]))
                 if about["schema_version"] != SCHEMA_VERSION:
                     version = about["schema_version"]
@@ -94,6 +97,7 @@ class Golden:
             part_ids=tuple(about["part_ids"]),
             shape=shape,
             largest_gap_m2=about["largest_gap_m2"],
+            free_motions=about["free_motions"],
             colors=MappingProxyType(colors),
         )
 
@@ -147,6 +151,7 @@ def golden_of(observations: Sequence[Observation], part_ids: Sequence[str], obse
         part_ids=tuple(part_ids),
         shape=shape,
         largest_gap_m2=max(gap.area_m2 for gap in gaps),
+        free_motions=max(len(o.alignment.free_directions) for o in observations),
         colors=MappingProxyType(colors),
     )
 

@@ -72,14 +72,15 @@ def judge(observation: Observation, observer: Observer, golden: Golden | None) -
         expected, shape, observer.scales, observer.recipe.surface.tolerance_m, observer.recipe.surface.significance
     )
     surface = _surface_measurements(evidence, observer, judged, covered)
+    lost = _lost_motions(observation, golden)
     checks = (
         *(check for _, check in judged),
         *(check.judged for _, check in bores if not check.is_missing),
         *_surface_checks(surface, judged, covered, observer),
     )
     return Judgement(
-        checks=tuple(map(_doubted, checks)) if observation.fused.disagreements else checks,
-        gaps=_gaps(expected, observation, observer, golden),
+        checks=tuple(map(_doubted, checks)) if observation.fused.disagreements or lost else checks,
+        gaps=(*lost, *_gaps(expected, observation, observer, golden)),
         found=tuple(found for found, _ in judged),
         measurements=(*surface, *(check.measurement for _, check in bores)),
         significance=_largest(shape.significance),
@@ -88,10 +89,18 @@ def judge(observation: Observation, observer: Observer, golden: Golden | None) -
 
 
 def _doubted(check: Judged) -> Judged:
-    """What a check says where cameras see one surface in two places: then even a defect may be none."""
+    """What a check says where cameras disagree, or where the part lies is not known: then even a defect may be none."""
     if check.decision is not Decision.NOK:
         return check
-    return replace(check, decision=Decision.CANNOT_TELL, reason=f"{check.reason}; not to be relied on in this cell")
+    return replace(check, decision=Decision.CANNOT_TELL, reason=f"{check.reason}; not to be relied on")
+
+
+def _lost_motions(observation: Observation, golden: Golden | None) -> tuple[str, ...]:
+    """Motions that good parts determine and this one does not: it lies beyond reach, or is another part."""
+    free = observation.alignment.free_directions
+    if golden is None or len(free) <= golden.free_motions:
+        return ()
+    return (f"where the part lies is not known: {', '.join(free)} is undetermined, unlike on good parts",)
 
 
 def _color_scores(observation: Observation, observer: Observer, golden: Golden | None) -> dict[str, ColorScore]:
