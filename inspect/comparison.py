@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rich.box import SIMPLE_HEAD
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 from scipy.special import betaincinv
@@ -17,6 +18,8 @@ from depthcell.inspect.verdict import Decision, Finding, Verdict
 
 PLACE_TOLERANCE_MM = 3.0
 """A finding belongs to a defect if it lies within the defect's radius and this much more."""
+
+MAX_COLUMN = 36
 
 
 class Outcome(StrEnum):
@@ -68,7 +71,8 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """Truth against verdict, part by part."""
     table = Table(title="truth against verdict; ± spans 95 %", title_justify="left", box=SIMPLE_HEAD)
     for header in ("part", "truth", "verdict", "main finding", "ms", "outcome"):
-        table.add_column(header, justify="right" if header == "ms" else "left", no_wrap=header != "truth")
+        justify: JustifyMethod = "right" if header == "ms" else "left"
+        table.add_column(header, justify=justify, no_wrap=header != "truth", max_width=MAX_COLUMN)
     for comparison in comparisons:
         truth, verdict = comparison.truth, comparison.verdict
         table.add_row(
