@@ -20,8 +20,8 @@ COVERAGE_LOST_PER_MM = 0.7
 """Share of a part's surface that lies too near to an edge to be judged, for each millimetre of pixel."""
 BORE_TOLERANCE_MM = 1.0
 """A matching window of 5 pixels sees a rim to tenths of a millimetre: this tells a wrong drill, not a wrong fit."""
-SMALLEST_BORE_PX = 26.0
-"""In a narrower bore too little of the wall is seen to measure it; that it is missing shows in the surface."""
+SMALLEST_BORE_PX = 28.0
+"""In a narrower bore too little of the wall is seen to hold a tolerance; that it is there is checked all the same."""
 
 
 def recipe_text(station: Station, cell_file: str, golden: str | None, takt_ms: float = 2000.0) -> str:
@@ -58,9 +58,9 @@ def recipe_text(station: Station, cell_file: str, golden: str | None, takt_ms: f
         sections.append(f"[color]\nsignificance = 6.0\nmin_area_mm2 = {area_mm2 / 2:.1f}\n")
     sections += [
         f'[[bore]]\nname = "{bore.name}"\nposition_mm = {_numbers(bore.position_mm)}\n'
-        f"axis = {_numbers(bore.axis)}\ndiameter_mm = {bore.diameter_mm:g}\ntolerance_mm = {BORE_TOLERANCE_MM:g}\n"
+        f"axis = {_numbers(bore.axis)}\ndiameter_mm = {bore.diameter_mm:g}\n"
+        + (f"tolerance_mm = {BORE_TOLERANCE_MM:g}\n" if bore.diameter_mm > SMALLEST_BORE_PX * pixel_mm else "")
         for bore in part.bores
-        if bore.diameter_mm > SMALLEST_BORE_PX * pixel_mm
     ]
     return "\n".join(sections)
 
