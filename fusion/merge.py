@@ -48,16 +48,18 @@ def merge_views(views: Sequence[View], cell: Cell) -> PartCloud:
     evidence = _Evidence(cloud)
     best = np.ones(len(cloud), np.bool_)
     cameras = [cell.camera(view.serial) for view in views]
-    by_camera = [_footprint_m2(cloud[cloud.camera == index], camera) for index, camera in enumerate(cameras)]
-    own_footprint_m2 = np.concatenate(by_camera)
+    own = [np.flatnonzero(cloud.camera == index) for index in range(len(views))]
+    own_footprint_m2 = np.concatenate(
+        [_footprint_m2(cloud, at, camera) for at, camera in zip(own, cameras, strict=True)]
+    )
     with ThreadPoolExecutor(max_workers=len(views)) as pool:
         overlaps = list(pool.map(partial(_overlap, cloud), range(len(views)), views, cameras))
-    for index, (view, camera, overlap) in enumerate(zip(views, cameras, overlaps, strict=True)):
+    for index, (view, overlap) in enumerate(zip(views, overlaps, strict=True)):
         evidence.add(overlap, view, index)
-        footprint_m2, own_m2 = _footprint_m2(cloud[overlap.point], camera), own_footprint_m2[overlap.point]
+        own_m2 = own_footprint_m2[overlap.point]
         # Of two cameras that resolve a place alike, the first keeps it.
         is_first = cloud.camera[overlap.point] < index
-        best[overlap.point] &= np.where(is_first, own_m2 <= footprint_m2, own_m2 < footprint_m2)
+        best[overlap.point] &= np.where(is_first, own_m2 <= overlap.footprint_m2, own_m2 < overlap.footprint_m2)
     return evidence.merged()[best]
 
 
@@ -94,11 +96,13 @@ class _Overlap:
         point: (M,) their numbers in the cloud.
         pixel: (M,) nearest pixel of the view, counted along its rows.
         offset_m: (M,) how far out along the point's normal the view sees the surface.
+        footprint_m2: (M,) surface that one pixel of the view covers there.
     """
 
     point: NDArray[np.intp]
     pixel: NDArray[np.intp]
     offset_m: FloatArray
+    footprint_m2: FloatArray
 
 
 def _overlap(cloud: PartCloud, index: int, view: View, camera: CellCamera) -> _Overlap:
@@ -118,7 +122,8 @@ def _overlap(cloud: PartCloud, index: int, view: View, camera: CellCamera) -> _O
     limit_m = SAME_SURFACE_SIGMAS * np.hypot(cloud.sigma_m[point], _sigma_m(view, pixel))
     facing = np.einsum("ij,ij->i", normals, _taken(view.normals_cell, pixel))
     same = np.flatnonzero((np.abs(offset_m) < limit_m) & (facing > SAME_SIDE))
-    return _Overlap(point[same], pixel[same], offset_m[same])
+    point = point[same]
+    return _Overlap(point, pixel[same], offset_m[same], _footprint_m2(cloud, point, camera))
 
 
 def _bilinear(image: FloatArray, pixels: FloatArray) -> FloatArray:
@@ -180,11 +185,11 @@ class _Evidence:
         )
 
 
-def _footprint_m2(cloud: PartCloud, camera: CellCamera) -> FloatArray:
-    """Surface that one pixel of `camera` covers at each point (N,): `(distance / f)² / cos(incidence)`."""
-    lines_m = camera.T_cell_depth.translation_m - cloud.points_cell
+def _footprint_m2(cloud: PartCloud, point: NDArray[np.intp], camera: CellCamera) -> FloatArray:
+    """Surface that one pixel of `camera` covers at points (M,) of a cloud: `(distance / f)² / cos(incidence)`."""
+    lines_m = camera.T_cell_depth.translation_m - cloud.points_cell.take(point, axis=0)
     distance_m = np.sqrt(np.einsum("ij,ij->i", lines_m, lines_m))
-    along_normal_m = np.einsum("ij,ij->i", lines_m, cloud.normals_cell)
+    along_normal_m = np.einsum("ij,ij->i", lines_m, cloud.normals_cell.take(point, axis=0))
     # Another view's normal may face away from this camera a little; its pixel then covers no end of it.
     return np.asarray(distance_m**3 / np.maximum(along_normal_m, 1e-6 * distance_m) / camera.depth.fx_px**2)
 
