@@ -122,7 +122,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
     defect_rate: Annotated[float, typer.Option(help="Share of defective parts, 0 to 1.")] = 0.5,
     defects: Annotated[str, typer.Option(help="Kinds to choose from, with commas between; all if not given.")] = "",
     depth_units_mm: Annotated[float, typer.Option(help="What one count of depth means, mm.")] = 0.1,
-    golden: Annotated[int, typer.Option(help="Good parts to learn colour and process variation from.")] = 6,
+    golden: Annotated[int, typer.Option(help="Good parts to learn colour and process variation from.")] = 10,
     jobs: Annotated[int, typer.Option(help="Processes; 0 takes one for each core.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/sim"),
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other things.")] = False,

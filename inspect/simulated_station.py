@@ -40,7 +40,7 @@ class RunSettings:
     """
 
     parts: int
-    golden: int = 6
+    golden: int = 10
     jobs: int = 1
 
     def __post_init__(self) -> None:
