@@ -44,7 +44,7 @@ INWARDS = -0.6
 MIN_WALL_POINTS = 40
 MIN_WALL_SECTORS = 4
 FIT_ROUNDS = 3
-WINDOW_SHARE = 0.1
+WINDOW_SHARE = 0.05
 """Share of the matching window's effect at edges that is left on a wall away from its rim."""
 
 OUTLIER = 3.5
@@ -118,7 +118,9 @@ def _judged_diameter(bore: BoreSection, diameter: _Diameter | None) -> BoreCheck
     lower, upper = bore.limits_mm
     decision = decide(diameter.value_mm, diameter.u_mm, lower, upper)
     said = f"{bore.name}: diameter {diameter.value_mm:.2f} ± {COVERAGE_FACTOR * diameter.u_mm:.2f} mm"
-    limits = "no tolerance stated" if bore.tolerance_mm is None else f"{bore.diameter_mm:g} ± {bore.tolerance_mm:g} mm"
+    if bore.tolerance_mm is None:
+        return _outcome(bore, diameter, Decision.OK, f"{said}; the recipe states no tolerance for it")
+    limits = f"{bore.diameter_mm:g} ± {bore.tolerance_mm:g} mm"
     words = {
         Decision.OK: f"{said}, wanted {limits}",
         Decision.NOK: f"{said} is out of {limits}",
@@ -156,7 +158,7 @@ def _about(bore: BoreSection, observation: Observation) -> _Local:
     """Points within twice the radius of the axis and a diameter or so of the mouth."""
     cloud = observation.fused.cloud
     offset = observation.deviation.points.points_part - bore.position_m
-    height_m = offset @ bore.direction
+    height_m = np.einsum("ij,j->i", offset, bore.direction)
     around = np.einsum("ij,ij->i", offset, offset) - height_m**2
     near = np.flatnonzero((around < (2 * bore.radius_m) ** 2) & (np.abs(height_m) < 6 * bore.radius_m))
     offset, height_m = offset[near], height_m[near]

@@ -1,10 +1,9 @@
-"""Least squares on points whose noise is alike in neighbours: generalised least squares with the noise's covariance."""
+"""Least squares on points whose noise is alike in neighbours: weighted, with the noise's covariance carried through."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 
 from depthcell.acquisition.transform import FloatArray
 
@@ -41,8 +40,7 @@ def noise_covariance(points_m: FloatArray, sigma_m: FloatArray, correlation_m: F
         sigma_m: (N,) standard uncertainty of each.
         correlation_m: (N,) correlation length at each.
     """
-    offset = points_m[:, None, :] - points_m[None, :, :]
-    square = np.einsum("ijk,ijk->ij", offset, offset)
+    square = sum(np.square(axis[:, None] - axis[None, :]) for axis in np.asarray(points_m).T)
     alike = (1 - WHITE_SHARE) * np.exp(-square / np.square((correlation_m[:, None] + correlation_m[None, :]) / 2))
     np.fill_diagonal(alike, 1.0)
     covariance: NDArray[np.float64] = np.outer(sigma_m, sigma_m) * alike
@@ -50,7 +48,11 @@ def noise_covariance(points_m: FloatArray, sigma_m: FloatArray, correlation_m: F
 
 
 def fit_linear(design: FloatArray, values: FloatArray, covariance: FloatArray) -> Fit:
-    """Best linear unbiased estimate of `values = design @ parameters + noise` (C. F. Gauss; A. C. Aitken 1935).
+    """Estimate `values = design @ parameters + noise`, each value weighted by the inverse of its variance.
+
+    The parameters are `gain @ values`, so their covariance is `gain C gain^T` (GUM 5.2.2, equation 13) with all of the
+    noise's covariance C in it. To weight by the inverse of C itself would be a little sharper, but leans on the model
+    of the noise where neighbours are alike, and on BLAS threads that cost more than such small matrices give.
 
     Args:
         design: (N, P).
@@ -60,15 +62,19 @@ def fit_linear(design: FloatArray, values: FloatArray, covariance: FloatArray) -
     Raises:
         numpy.linalg.LinAlgError: the points do not determine the parameters.
     """
-    factor = cho_factor(covariance)
-    weighted = cho_solve(factor, design)
-    normal = np.linalg.inv(design.T @ weighted)
-    gain = normal @ weighted.T
-    parameters = gain @ values
-    residuals = values - design @ parameters
-    freedom = max(len(values) - len(parameters), 1)
-    birge_square = float(residuals @ cho_solve(factor, residuals)) / freedom
-    return Fit(parameters, normal * max(birge_square, 1.0), gain, residuals)
+    weight = 1.0 / np.diag(covariance)
+    weighted = design.T * weight
+    gain = np.asarray(np.linalg.solve(weighted @ design, weighted), dtype=np.float64)
+    parameters = gain @ np.asarray(values, dtype=np.float64)
+    residuals = np.asarray(values, dtype=np.float64) - design @ parameters
+    spread = covariance @ gain.T
+    propagated = gain @ spread
+    # What the weighted squares of the residuals would add up to if the noise were as stated.
+    expected = len(values) + weight @ (
+        np.einsum("ij,jk,ik->i", design, propagated, design) - 2 * np.einsum("ij,ij->i", design, spread)
+    )
+    birge_square = float(weight @ residuals**2) / max(float(expected), 1e-9)
+    return Fit(parameters, propagated * max(birge_square, 1.0), gain, residuals)
 
 
 def evenly(count: int) -> NDArray[np.intp]:

@@ -145,9 +145,9 @@ def missing_bore_finding(bore: BoreSection, evidence: Evidence) -> Found:
 def _within(bore: BoreSection, points_part: FloatArray, radii: float) -> NDArray[np.intp]:
     """Indices of points about a bore's mouth, up to so many radii from its axis."""
     offset = points_part - bore.position_m
-    height_m = offset @ bore.direction
-    distance_m = np.linalg.norm(offset - height_m[:, None] * bore.direction, axis=1)
-    return np.flatnonzero((distance_m < radii * bore.radius_m) & (np.abs(height_m) < bore.radius_m))
+    height_m = np.einsum("ij,j->i", offset, bore.direction)
+    around = np.einsum("ij,ij->i", offset, offset) - height_m**2
+    return np.flatnonzero((around < (radii * bore.radius_m) ** 2) & (np.abs(height_m) < bore.radius_m))
 
 
 def color_finding(region: PatchRegion, evidence: Evidence, significance: float) -> Found:

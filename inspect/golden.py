@@ -84,18 +84,20 @@ class Golden:
                 if about["schema_version"] != SCHEMA_VERSION:
                     version = about["schema_version"]
                     raise DepthcellError(f"golden {path}: schema {version}, need {SCHEMA_VERSION}; {advice}")
-                shape = ShapeStatistics(**_read("shape", ShapeStatistics, arrays))
-                colors = {
-                    serial: ViewStatistics(**_read(f"color/{serial}", ViewStatistics, arrays))
-                    for serial in about["serials"]
-                }
+                return cls._from_file(about, arrays)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DepthcellError(f"golden {path}: missing or damaged ({error}); {advice}", Reason.BAD_INPUT) from error
+
+    @classmethod
+    def _from_file(cls, about: dict[str, Any], arrays: Any) -> "Golden":
+        colors = {
+            serial: ViewStatistics(**_read(f"color/{serial}", ViewStatistics, arrays)) for serial in about["serials"]
+        }
         return cls(
             surface=about["surface"],
             calibrated_at=about["calibrated_at"],
             part_ids=tuple(about["part_ids"]),
-            shape=shape,
+            shape=ShapeStatistics(**_read("shape", ShapeStatistics, arrays)),
             largest_gap_m2=about["largest_gap_m2"],
             free_motions=about["free_motions"],
             colors=MappingProxyType(colors),

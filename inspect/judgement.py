@@ -1,7 +1,7 @@
 """From one observed part to findings, measurements and the checks that decide: shape, colour, bores, coverage."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,17 +56,20 @@ def judge(observation: Observation, observer: Observer, golden: Golden | None) -
     """
     complete = all(serial not in observation.fused.missing for serial in observer.recipe.cell.cameras)
     good = golden.shape if golden is not None and complete else None
-    shape = score_shape(observation.deviation, good, observer.sight, observer.negligible_m)
     expected = observer.sight.well_seen if good is None else good.known
-    evidence = Evidence(
-        observation=observation,
-        scales=observer.scales,
-        shape=shape,
-        expected=expected,
-        good_mean_m=np.zeros(len(expected)) if good is None else np.nan_to_num(good.mean_m[0].astype(np.float64)),
-        colors=_color_scores(observation, observer, golden),
-    )
-    bores = [(bore, check_bore(bore, observation, observer.sight.window_u_m)) for bore in observer.recipe.bore]
+    with ThreadPoolExecutor() as pool:
+        # Colour is scored beside, one camera a thread; each result depends on its own inputs alone.
+        colors = _submitted_colors(pool, observation, observer, golden)
+        shape = score_shape(observation.deviation, good, observer.sight, observer.negligible_m)
+        bores = [(bore, check_bore(bore, observation, observer.sight.window_u_m)) for bore in observer.recipe.bore]
+        evidence = Evidence(
+            observation=observation,
+            scales=observer.scales,
+            shape=shape,
+            expected=expected,
+            good_mean_m=np.zeros(len(expected)) if good is None else np.nan_to_num(good.mean_m[0].astype(np.float64)),
+            colors={serial: score.result() for serial, score in colors.items()},
+        )
     judged = _judged_findings(evidence, observer, bores)
     covered = coverage(
         expected, shape, observer.scales, observer.recipe.surface.tolerance_m, observer.recipe.surface.significance
@@ -103,14 +106,17 @@ def _lost_motions(observation: Observation, golden: Golden | None) -> tuple[str,
     return (f"where the part lies is not known: {', '.join(free)} is undetermined, unlike on good parts",)
 
 
-def _color_scores(observation: Observation, observer: Observer, golden: Golden | None) -> dict[str, ColorScore]:
+def _submitted_colors(
+    pool: ThreadPoolExecutor, observation: Observation, observer: Observer, golden: Golden | None
+) -> dict[str, Future[ColorScore]]:
     if golden is None or observer.recipe.color is None:
         return {}
-    pairs = {s: (color, golden.colors[s]) for s, color in observation.colors.items() if s in golden.colors}
     slip_m = observation.slip_m(observer.surface)
-    with ThreadPoolExecutor() as pool:
-        scores = pool.map(lambda pair: score_view(pair[0], pair[1], observer.scales, slip_m), pairs.values())
-        return dict(zip(pairs, scores, strict=True))
+    return {
+        serial: pool.submit(score_view, color, golden.colors[serial], observer.scales, slip_m)
+        for serial, color in observation.colors.items()
+        if serial in golden.colors
+    }
 
 
 def _judged_findings(
