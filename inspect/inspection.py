@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from depthcell import __version__
 from depthcell.acquisition.partfolder import PartFolder
 from depthcell.calib.cell import Cell
-from depthcell.errors import DepthcellError
+from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.align import Alignment
 from depthcell.fusion.fuse import FusedPart, PartAccumulator
 from depthcell.inspect.decision import combine
@@ -95,6 +95,12 @@ class Inspector:
         golden = None if recipe.golden_path is None else Golden.load(recipe.golden_path)
         if golden is not None:
             golden.check_fits(observer)
+            if recipe.color is not None and not golden.colors:
+                raise DepthcellError(
+                    f"recipe '{recipe.name}': color: reference.golden holds no colours; fit it again from recordings "
+                    "with colour, or drop [color]",
+                    Reason.RECIPE_INVALID,
+                )
         return cls(observer, cell, golden)
 
     def judge(self, part: PartFolder, sequence: int, trigger_id: str) -> Inspection:

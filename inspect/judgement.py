@@ -54,26 +54,10 @@ def judge(observation: Observation, observer: Observer, golden: Golden | None) -
     With a camera missing the shape is compared with the reference alone: what good parts look like holds for all
     cameras together.
     """
-    complete = all(serial not in observation.fused.missing for serial in observer.recipe.cell.cameras)
-    good = golden.shape if golden is not None and complete else None
-    expected = observer.sight.well_seen if good is None else good.known
-    with ThreadPoolExecutor() as pool:
-        # Colour is scored beside, one camera a thread; each result depends on its own inputs alone.
-        colors = _submitted_colors(pool, observation, observer, golden)
-        shape = score_shape(observation.deviation, good, observer.sight, observer.negligible_m)
-        bores = [(bore, check_bore(bore, observation, observer.sight.window_u_m)) for bore in observer.recipe.bore]
-        evidence = Evidence(
-            observation=observation,
-            scales=observer.scales,
-            shape=shape,
-            expected=expected,
-            good_mean_m=np.zeros(len(expected)) if good is None else np.nan_to_num(good.mean_m[0].astype(np.float64)),
-            colors={serial: score.result() for serial, score in colors.items()},
-        )
+    evidence, bores = _gathered(observation, observer, golden)
     judged = _judged_findings(evidence, observer, bores)
-    covered = coverage(
-        expected, shape, observer.scales, observer.recipe.surface.tolerance_m, observer.recipe.surface.significance
-    )
+    section = observer.recipe.surface
+    covered = coverage(evidence.expected, evidence.shape, observer.scales, section.tolerance_m, section.significance)
     surface = _surface_measurements(evidence, observer, judged, covered)
     lost = _lost_motions(observation, golden)
     checks = (
@@ -83,12 +67,35 @@ def judge(observation: Observation, observer: Observer, golden: Golden | None) -
     )
     return Judgement(
         checks=tuple(map(_doubted, checks)) if observation.fused.disagreements or lost else checks,
-        gaps=(*lost, *_gaps(expected, observation, observer, golden)),
+        gaps=(*lost, *_gaps(evidence, observer, golden)),
         found=tuple(found for found, _ in judged),
         measurements=(*surface, *(check.measurement for _, check in bores)),
-        significance=_largest(shape.significance),
-        color_score=_largest_color(evidence.colors, len(expected)),
+        significance=_largest(evidence.shape.significance),
+        color_score=_largest_color(evidence.colors, len(observer.surface)),
     )
+
+
+def _gathered(
+    observation: Observation, observer: Observer, golden: Golden | None
+) -> tuple[Evidence, list[tuple[BoreSection, BoreCheck]]]:
+    """The part compared with good parts, or with the reference alone, and its bores measured."""
+    complete = all(serial not in observation.fused.missing for serial in observer.recipe.cell.cameras)
+    good = golden.shape if golden is not None and complete else None
+    with ThreadPoolExecutor() as pool:
+        # Colour is scored beside, one camera a thread; each result depends on its own inputs alone.
+        colors = _submitted_colors(pool, observation, observer, golden)
+        shape = score_shape(observation.deviation, good, observer.sight, observer.negligible_m)
+        bores = [(bore, check_bore(bore, observation, observer.sight.window_u_m)) for bore in observer.recipe.bore]
+        scores = {serial: score.result() for serial, score in colors.items()}
+    evidence = Evidence(
+        observation=observation,
+        scales=observer.scales,
+        shape=shape,
+        expected=observer.sight.well_seen if good is None else good.known,
+        good_mean_m=np.zeros(len(observer.surface)) if good is None else np.nan_to_num(good.mean_m[0], copy=True),
+        colors=scores,
+    )
+    return evidence, bores
 
 
 def _doubted(check: Judged) -> Judged:
@@ -187,7 +194,7 @@ def _surface_measurements(
         lower=needed,
         upper=None,
         decision=enough,
-        provenance=f"share of the surface on which {_sensitivity(observer)} would stand out; "
+        provenance=f"share of the surface in view on which {_sensitivity(observer)} would stand out; "
         f"{covered.measured:.1%} was measured at all",
     )
     return (
@@ -238,26 +245,25 @@ def _surface_checks(
     needed = observer.recipe.region.min_coverage
     if covered.capable < needed:
         text = (
-            f"only {covered.capable:.0%} of the surface was measured so well that {_sensitivity(observer)} would stand "
-            f"out ({covered.measured:.0%} was measured at all), {needed:.0%} are needed"
+            f"only {covered.capable:.0%} of the surface in view was measured so well that {_sensitivity(observer)} "
+            f"would stand out ({covered.measured:.0%} was measured at all), {needed:.0%} are needed"
         )
         return [Judged(Decision.CANNOT_TELL, text)]
     if any(check.decision is not Decision.OK for _, check in judged):
-        return [Judged(Decision.OK, f"{covered.capable:.0%} of the surface was seen well enough", -1.0)]
+        return [Judged(Decision.OK, f"{covered.capable:.0%} of the surface in view was seen well enough", -1.0)]
     largest = max(surface[:2], key=lambda m: abs(m.value or 0.0))
     text = (
         f"largest deviation {abs(largest.value or 0.0):.2f} ± {COVERAGE_FACTOR * (largest.u or 0.0):.2f} mm, limit "
-        f"{observer.recipe.surface.tolerance_mm:g} mm; on {covered.capable:.0%} of the surface "
+        f"{observer.recipe.surface.tolerance_mm:g} mm; on {covered.capable:.0%} of the surface in view "
         f"{_sensitivity(observer)} would have stood out"
     )
     return [Judged(Decision.OK, text, 1.0)]
 
 
-def _gaps(
-    expected: NDArray[np.bool_], observation: Observation, observer: Observer, golden: Golden | None
-) -> tuple[str, ...]:
+def _gaps(evidence: Evidence, observer: Observer, golden: Golden | None) -> tuple[str, ...]:
     """Evidence that is missing although the part was found."""
-    fused, recipe = observation.fused, observer.recipe
+    observation, recipe = evidence.observation, observer.recipe
+    fused = observation.fused
     gaps = [f"camera {serial} gave no depth" for serial in recipe.cell.cameras if serial in fused.missing]
     gaps += [f"camera {view.serial} measured nothing of the part" for view in fused.views if not view.valid.any()]
     gaps += [pair.in_words for pair in fused.disagreements]
@@ -269,7 +275,7 @@ def _gaps(
             and golden is not None
             and (serial not in observation.colors and serial in golden.colors)
         ]
-    hole = largest_gap(expected, observation.deviation, observer.scales)
+    hole = largest_gap(evidence.expected, observation.deviation, observer.scales)
     allowed_m2 = max(SMALLEST_GAP_M2, 2 * golden.largest_gap_m2 if golden is not None else 0.0)
     if hole.area_m2 > allowed_m2:
         x, y, z = hole.centre_m * 1e3

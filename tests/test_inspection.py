@@ -1,6 +1,7 @@
 """The whole judgement on a small ray-cast station: what is found, what is missing, and that nothing bad is ever OK."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -11,6 +12,7 @@ from depthcell.calib.cell import Cell
 from depthcell.errors import DepthcellError, Reason
 from depthcell.inspect import inspection as inspection_module
 from depthcell.inspect.inspection import Identity, Inspection, Inspector
+from depthcell.inspect.recipe import Recipe
 from depthcell.inspect.verdict import Decision, digest_of, to_json
 
 OK, NOK, CANNOT_TELL = Decision.OK, Decision.NOK, Decision.CANNOT_TELL
@@ -247,6 +249,14 @@ def test_recipe_with_a_camera_the_cell_lacks_is_refused(stage: Stage) -> None:
     ) as caught:
         Inspector.load(stage.recipe, Cell(stage.cell.name, cameras, stage.cell.calibrated_at))
     assert caught.value.reason is Reason.RECIPE_INVALID
+
+
+def test_colour_check_without_colours_of_good_parts_is_refused(stage: Stage, tmp_path: Path) -> None:
+    for name in ("plate.stl", "recipe.toml"):
+        (tmp_path / name).write_bytes((stage.folder / name).read_bytes())
+    replace(stage.golden, colors={}).save(tmp_path / "golden.npz")
+    with pytest.raises(DepthcellError, match=r"color: reference\.golden holds no colours; fit it again"):
+        Inspector.load(Recipe.load(tmp_path / "recipe.toml"), stage.cell)
 
 
 def test_camera_of_the_cell_that_the_recipe_does_not_need_may_be_missing(stage: Stage) -> None:
