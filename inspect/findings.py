@@ -88,7 +88,7 @@ def shape_finding(region: PatchRegion, evidence: Evidence, *, in_color: bool) ->
     surface = evidence.scales.surface
     shape = region_shape(region, surface, evidence.shape.excess_m[0])
     depth = _extreme(region, shape, evidence)
-    kind = shape_kind(shape, region, evidence.shape.excess_m[0], evidence.scales)
+    kind = shape_kind(shape, region, evidence.shape.excess_m[0], evidence.scales, outwards=depth.value > 0)
     points = _points_of(region, evidence.observation)
     cameras = _cameras_in_depth(points, evidence.observation)
     hidden_m2 = _hidden_m2(region, evidence)
@@ -194,14 +194,16 @@ def _extreme(region: PatchRegion, shape: Shape, evidence: Evidence) -> Quantity:
     its stationary value is the extreme as seen. What the matching window flattened is put back, see `_sharpening`.
     """
     score = evidence.shape
-    means_m = np.nan_to_num(np.abs(score.excess_m[:2, region.patches]))
+    significance = np.nan_to_num(score.significance[:, region.patches])
+    sign = float(np.sign(significance.flat[np.argmax(np.abs(significance))]))
+    means_m = np.maximum(np.nan_to_num(sign * score.excess_m[:2, region.patches]), 0.0)
     means_m[:-1][np.nan_to_num(np.abs(score.significance[: len(means_m) - 1, region.patches])) < BEYOND_CHANCE] = 0.0
     scale, place = np.unravel_index(int(np.argmax(means_m)), means_m.shape)
     peak = int(region.patches[place])
     mean_m, u_m = float(score.excess_m[scale, peak]), float(score.u_m[scale, peak])
     radius_m = float(np.clip(FIT_SHARE * shape.width_m / 2, *FIT_RADIUS_M))
     fitted = _fitted_extreme(peak, radius_m, evidence)
-    if fitted is None or abs(fitted[0]) < abs(mean_m) - u_m:
+    if fitted is None or sign * fitted[0] < sign * mean_m - u_m:
         # An extreme is no smaller than a mean about it: here the surface is no quadric, or hardly seen.
         return _quantity(mean_m * MM, u_m * MM)
     return _quantity(fitted[0] * MM, math.hypot(fitted[1], _shared_u_m(peak, evidence)) * MM)

@@ -27,7 +27,7 @@ PIT_DISTANCE_M = 0.007
 SLENDER = 1.75
 """Length over width from which on a raised region is a burr, and one of different colour a scratch."""
 
-HALF, TENTH = 0.5, 0.2
+HALF, FIFTH = 0.5, 0.2
 STEEP, PITTED = 0.58, 0.42
 """Area deeper than half the extreme over that deeper than a fifth of it: a smooth dent (1 - r²)² has 0.53. What has a
 flat bottom and steep sides has more, several pits beside each other less."""
@@ -76,20 +76,19 @@ def region_shape(region: PatchRegion, surface: Surface, difference: FloatArray) 
     return Shape(float(area_m2.sum()), centre, 4 * math.sqrt(max(first, 0.0)), 4 * math.sqrt(max(second, 0.0)))
 
 
-def shape_kind(shape: Shape, region: PatchRegion, excess_m: FloatArray, scales: DeviationScales) -> str:
-    """Name of a region whose deviation from good parts is `excess_m` (K,)."""
+def shape_kind(
+    shape: Shape, region: PatchRegion, excess_m: FloatArray, scales: DeviationScales, *, outwards: bool
+) -> str:
+    """Name of a region whose deviation from good parts is `excess_m` (K,), outwards at its extreme or inwards."""
     surface = scales.surface
     if shape.area_m2 > WARPED_SHARE * surface.area_m2.sum():
         return "warp"
-    values = excess_m[_with_rim(region, scales)]
-    seen = values[np.isfinite(values)]
-    if not len(seen):
-        return "dent"
-    share = seen / seen[np.argmax(np.abs(seen))]
-    bottom = float((share > HALF).sum()) / float((share > TENTH).sum())
-    outwards = float(np.nan_to_num(excess_m[region.patches]).sum()) > 0
     if outwards and shape.slenderness > SLENDER:
         return "burr"
+    values = excess_m[_with_rim(region, scales)] * (1.0 if outwards else -1.0)
+    seen = values[np.isfinite(values)]
+    extreme = float(seen.max(initial=0.0))
+    bottom = float((seen > HALF * extreme).sum()) / max(float((seen > FIFTH * extreme).sum()), 1.0)
     at_edge = float(surface.near_edge[region.patches].mean()) > AT_EDGE
     if at_edge or bottom > STEEP or len(seen) < (1 - TORN) * len(values):
         return "excess_material" if outwards else "missing_material"
