@@ -43,6 +43,9 @@ BELOW_MOUTH_M = 5e-4
 INWARDS = -0.6
 MIN_WALL_POINTS = 40
 MIN_WALL_SECTORS = 4
+OFF_CENTRE = 0.08
+"""A circle whose centre lies farther from the nominal one, in radii, was drawn through other things than the wall."""
+
 FIT_ROUNDS = 3
 WINDOW_SHARE = 0.05
 """Share of the matching window's effect at edges that is left on a wall away from its rim."""
@@ -114,7 +117,12 @@ class _Diameter:
 def _judged_diameter(bore: BoreSection, diameter: _Diameter | None) -> BoreCheck:
     if diameter is None:
         decision = Decision.OK if bore.tolerance_mm is None else Decision.CANNOT_TELL
-        return _outcome(bore, None, decision, f"{bore.name} is open; too little of its wall was seen for a diameter")
+        return _outcome(
+            bore,
+            None,
+            decision,
+            f"{bore.name} is open; too little of its wall was seen where it should be for a diameter",
+        )
     lower, upper = bore.limits_mm
     decision = decide(diameter.value_mm, diameter.u_mm, lower, upper)
     said = f"{bore.name}: diameter {diameter.value_mm:.2f} ± {COVERAGE_FACTOR * diameter.u_mm:.2f} mm"
@@ -191,7 +199,7 @@ def _covered_share(local: _Local, bore: BoreSection) -> float:
 
 
 def _diameter(local: _Local, bore: BoreSection, window_u_m: float) -> _Diameter | None:
-    """Least-squares circle through the wall; None where too little of it was seen."""
+    """Least-squares circle through the wall; None where too little of it was seen, or something else."""
     on_wall = np.abs(local.radius_m - bore.radius_m) < WALL * bore.radius_m
     on_wall &= (local.height_m < -BELOW_MOUTH_M) & (local.inwards < INWARDS)
     wall = np.flatnonzero(on_wall)
@@ -206,6 +214,8 @@ def _diameter(local: _Local, bore: BoreSection, window_u_m: float) -> _Diameter 
         residual = np.abs(np.hypot(*(local.across[wall] - circle[:2]).T) - circle[2])
         wall = wall[residual < OUTLIER * max(float(np.median(residual)) / 0.6745, 1e-5)]
     if fit is None:
+        return None
+    if float(np.hypot(*circle[:2])) > OFF_CENTRE * bore.radius_m:
         return None
     share = local.cloud.share[wall].mean(axis=0)
     serials = tuple(serial for serial, part in zip(local.cloud.serials, share, strict=True) if part > 0.05)

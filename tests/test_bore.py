@@ -135,7 +135,7 @@ def test_wall_that_was_not_seen_gives_no_diameter() -> None:
     assert with_tolerance.judged.decision is Decision.CANNOT_TELL
     without = checked(observation, replace_tolerance(None))
     assert without.judged.decision is Decision.OK
-    assert "is open; too little of its wall was seen" in without.judged.reason
+    assert "is open; too little of its wall was seen where it should be" in without.judged.reason
 
 
 def test_without_tolerance_the_diameter_is_reported_and_decides_nothing() -> None:
@@ -147,6 +147,14 @@ def test_without_tolerance_the_diameter_is_reported_and_decides_nothing() -> Non
 
 def replace_tolerance(tolerance_mm: float | None) -> BoreSection:
     return BORE.model_copy(update={"tolerance_mm": tolerance_mm})
+
+
+def test_circle_through_something_beside_the_bore_is_no_diameter() -> None:
+    good = scene(arc_deg=200.0)
+    points = good.deviation.points.points_part.copy()
+    points[:900] += (0.0008, 0.0, 0.0)
+    normals = good.alignment.T_cell_part.inverse().rotate(good.fused.cloud.normals_cell.astype(np.float64))
+    assert checked(observed(points, np.asarray(normals))).measurement.value is None
 
 
 def test_a_few_wrong_points_do_not_move_the_circle() -> None:
