@@ -69,12 +69,26 @@ class ColorImage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class InfraredImage:
+    """One frame of the left infrared imager, rectified, on the depth image's grid: `intensity` (H, W) uint8."""
+
+    intensity: NDArray[np.uint8]
+    intrinsics: Intrinsics
+    timestamp_ns: int
+    number: int
+
+    def __post_init__(self) -> None:
+        _check_image("intensity", self.intensity, (self.intrinsics.height_px, self.intrinsics.width_px), np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class CameraFrame:
-    """What one camera gave at one instant; at least one of `depth` and `color`.
+    """What one camera gave at one instant; at least one of `depth`, `color` and `infrared`.
 
     Attributes:
         serial: the device's serial number, the key by which a `Cell` knows it.
         model: as the device names itself, e.g. "Intel RealSense D405".
+        infrared: of the left imager, whose frame is "depth:<serial>"; a calibration sees its targets through it.
         T_color_depth: factory extrinsics; frames are "color:<serial>" and "depth:<serial>".
         metadata: the frame's own metadata as the SDK names it (exposure, gain, temperatures ...).
     """
@@ -85,15 +99,16 @@ class CameraFrame:
     color: ColorImage | None
     T_color_depth: RigidTransform | None = None
     metadata: Mapping[str, int | float] = field(default_factory=lambda: MappingProxyType({}))
+    infrared: InfraredImage | None = None
 
     def __post_init__(self) -> None:
-        if self.depth is None and self.color is None:
-            raise DepthcellError(f"camera {self.serial}: a frame needs a depth or a colour image")
+        if self.depth is None and self.color is None and self.infrared is None:
+            raise DepthcellError(f"camera {self.serial}: a frame needs a depth, colour or infrared image")
 
     @property
     def timestamp_ns(self) -> int:
-        """Of the depth image, or of the colour image where there is no depth."""
-        image = self.depth or self.color
+        """Of the depth image; of the infrared or else the colour image where there is no depth."""
+        image = self.depth or self.infrared or self.color
         assert image is not None  # noqa: S101 - guaranteed by __post_init__; tells the type checker
         return image.timestamp_ns
 

@@ -14,7 +14,8 @@ from depthcell.errors import DepthcellError
 class Distortion(StrEnum):
     """Lens models a RealSense stream may carry (librealsense `rs2_distortion`), from ideal to distorted coordinates.
 
-    `BROWN_CONRADY` is OpenCV's five-parameter model. `MODIFIED_BROWN_CONRADY` applies the tangential terms to the
+    `BROWN_CONRADY`, `RATIONAL` and `THIN_PRISM` are OpenCV's models with 5, 8 and 12 coefficients; a RealSense stream
+    never carries the latter two, a calibration may. `MODIFIED_BROWN_CONRADY` applies the tangential terms to the
     radially distorted point instead of the ideal one. `INVERSE_BROWN_CONRADY` is the same as the modified one in the
     SDK's projection code, whatever its name says: measured on SDK 2.59, see `tests/test_intrinsics.py`.
     """
@@ -23,6 +24,19 @@ class Distortion(StrEnum):
     BROWN_CONRADY = "brown_conrady"
     MODIFIED_BROWN_CONRADY = "modified_brown_conrady"
     INVERSE_BROWN_CONRADY = "inverse_brown_conrady"
+    RATIONAL = "rational"
+    THIN_PRISM = "thin_prism"
+
+    @property
+    def coefficient_count(self) -> int:
+        """How many coefficients the model takes; `NONE` carries five zeros."""
+        match self:
+            case Distortion.RATIONAL:
+                return 8
+            case Distortion.THIN_PRISM:
+                return 12
+            case _:
+                return 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +48,12 @@ class Intrinsics:
         fx_px, fy_px: focal lengths.
         cx_px, cy_px: principal point.
         distortion: which polynomial `coefficients` feed.
-        coefficients: (k1, k2, p1, p2, k3), OpenCV's order.
+        coefficients: (k1, k2, p1, p2, k3), for `RATIONAL` also (k4, k5, k6), for `THIN_PRISM` also (s1, s2, s3, s4);
+            OpenCV's order.
 
     Raises:
-        DepthcellError: a size or focal length is not positive, or a value is not finite.
+        DepthcellError: a size or focal length is not positive, a value is not finite, or there are too few or too many
+            coefficients for the model.
     """
 
     width_px: int
@@ -47,7 +63,7 @@ class Intrinsics:
     cx_px: float
     cy_px: float
     distortion: Distortion = Distortion.NONE
-    coefficients: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    coefficients: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         for name in ("width_px", "height_px", "fx_px", "fy_px"):
@@ -55,6 +71,11 @@ class Intrinsics:
                 raise DepthcellError(f"intrinsics.{name}: must be positive, got {getattr(self, name)}")
         if not np.isfinite([self.fx_px, self.fy_px, self.cx_px, self.cy_px, *self.coefficients]).all():
             raise DepthcellError("intrinsics: a value is not finite")
+        wanted = self.distortion.coefficient_count
+        if len(self.coefficients) != wanted:
+            raise DepthcellError(
+                f"intrinsics.coefficients: {self.distortion} takes {wanted}, got {len(self.coefficients)}"
+            )
 
     @property
     def matrix(self) -> NDArray[np.float64]:
@@ -109,15 +130,21 @@ def _rays(intrinsics: Intrinsics) -> NDArray[np.float32]:
 
 def _distorted(ideal: FloatArray, model: Distortion, coefficients: tuple[float, ...]) -> NDArray[np.float64]:
     """D. C. Brown, Photogrammetric Engineering 37 (1971) 855; OpenCV calib3d, "Detailed Description"."""
-    k1, k2, p1, p2, k3 = coefficients
+    k1, k2, p1, p2, k3 = coefficients[:5]
     x, y = ideal[..., 0], ideal[..., 1]
     r2 = x * x + y * y
     radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    if len(coefficients) >= 8:
+        k4, k5, k6 = coefficients[5:8]
+        radial = radial / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
     radial_x, radial_y = x * radial, y * radial
-    if model is not Distortion.BROWN_CONRADY:
+    if model in {Distortion.MODIFIED_BROWN_CONRADY, Distortion.INVERSE_BROWN_CONRADY}:
         x, y = radial_x, radial_y
     distorted_x = radial_x + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
     distorted_y = radial_y + 2 * p2 * x * y + p1 * (r2 + 2 * y * y)
+    if len(coefficients) == 12:
+        s1, s2, s3, s4 = coefficients[8:]
+        distorted_x, distorted_y = distorted_x + r2 * (s1 + r2 * s2), distorted_y + r2 * (s3 + r2 * s4)
     return np.stack((distorted_x, distorted_y), axis=-1)
 
 

@@ -70,7 +70,7 @@ def record(seed: int) -> Recorded:
             depth=camera.model.depth_intrinsics,
             color=None,
             T_cell_depth=camera.T_cell_depth,
-            pose_covariance=np.diag(np.array([1e-4] * 3 + [3e-5] * 3) ** 2),
+            covariance=np.diag(np.array([1e-4] * 3 + [3e-5] * 3) ** 2),
             T_color_depth=None,
             baseline_m=camera.model.baseline_m,
             noise=DisparityNoise(noise.temporal_px, noise.lasting_px, noise.correlation_px),

@@ -3,17 +3,21 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from depthcell.acquisition.intrinsics import Intrinsics
+from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.acquisition.transform import FloatArray, RigidTransform
+from depthcell.calib.depthcorrection import DepthCorrection
 from depthcell.errors import DepthcellError, Reason
-from depthcell.files import write_text
+
+POSE_NAMES = ("rx_rad", "ry_rad", "rz_rad", "tx_m", "ty_m", "tz_m")
+PINHOLE_NAMES = ("fx_px", "fy_px", "cx_px", "cy_px")
+NO_CORRECTION = DepthCorrection()
+COEFFICIENT_NAMES = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6", "s1", "s2", "s3", "s4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +41,14 @@ class DisparityNoise:
                 raise DepthcellError(f"noise.{name}: must be zero or more, got {value}", Reason.CELL_INVALID)
 
 
-@dataclass(frozen=True, slots=True)
-class DepthCorrection:
-    """Systematic error of a stereo depth camera and how well it is known: `z = scale f B / (f B / z_read + offset)`.
-
-    Attributes:
-        scale, scale_u: factor on depth (baseline, focal length) and its standard uncertainty.
-        disparity_offset_px, disparity_offset_u_px: added to disparity (rectification) and its standard uncertainty.
-    """
-
-    scale: float = 1.0
-    scale_u: float = 0.0
-    disparity_offset_px: float = 0.0
-    disparity_offset_u_px: float = 0.0
+def lens_names(intrinsics: Intrinsics) -> tuple[str, ...]:
+    """Parameters of a stream's own geometry: pinhole, and the coefficients where the lens model has any."""
+    if intrinsics.distortion is Distortion.NONE:
+        return PINHOLE_NAMES
+    return *PINHOLE_NAMES, *COEFFICIENT_NAMES[: intrinsics.distortion.coefficient_count]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class CellCamera:
     """One camera of a cell.
 
@@ -62,11 +58,13 @@ class CellCamera:
         depth: intrinsics of the depth stream.
         color: intrinsics of the colour stream, None for a camera without one.
         T_cell_depth: pose of the depth stream's frame "depth:<serial>" in the frame "cell".
-        pose_covariance: (6, 6) of `T_cell_depth` in the convention of `RigidTransform.perturbed`, rad and m.
+        covariance: (P, P) of `parameter_names`, in the units that these say; the pose's part is in the convention of
+            `RigidTransform.perturbed`. A (6, 6) is taken for the pose, all else then being exact.
         T_color_depth: from "depth:<serial>" to "color:<serial>"; None without colour.
         baseline_m: distance of the stereo pair.
         noise: what one frame's depth is worth.
         correction: what is systematically wrong with it.
+        color_covariance: (Q, Q) of `color_parameter_names`; None where nobody measured it.
     """
 
     serial: str
@@ -74,52 +72,107 @@ class CellCamera:
     depth: Intrinsics
     color: Intrinsics | None
     T_cell_depth: RigidTransform
-    pose_covariance: NDArray[np.float64]
+    covariance: NDArray[np.float64]
     T_color_depth: RigidTransform | None
     baseline_m: float
     noise: DisparityNoise
-    correction: DepthCorrection = DepthCorrection()
+    correction: DepthCorrection = NO_CORRECTION
+    color_covariance: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        covariance = np.asarray(self.pose_covariance, dtype=np.float64)
         where = f"camera {self.serial}"
-        if covariance.shape != (6, 6) or not np.isfinite(covariance).all():
-            raise DepthcellError(f"{where}: pose_covariance must be 6x6 and finite", Reason.CELL_INVALID)
-        if not np.allclose(covariance, covariance.T) or np.linalg.eigvalsh(covariance).min() < -1e-15:
-            raise DepthcellError(
-                f"{where}: pose_covariance must be symmetric, no eigenvalue negative", Reason.CELL_INVALID
-            )
         if not self.baseline_m > 0:
             raise DepthcellError(f"{where}: baseline_m must be positive, got {self.baseline_m}", Reason.CELL_INVALID)
         if (self.T_cell_depth.target, self.T_cell_depth.source) != ("cell", f"depth:{self.serial}"):
             raise DepthcellError(
                 f"{where}: T_cell_depth must lead from depth:{self.serial} to cell", Reason.CELL_INVALID
             )
+        covariance = np.asarray(self.covariance, dtype=np.float64)
+        if covariance.shape == (6, 6):
+            covariance = np.pad(covariance, (0, len(self.parameter_names) - 6))
+        _check_covariance(f"{where}: covariance", covariance, len(self.parameter_names))
+        object.__setattr__(self, "covariance", covariance)
+        if self.color_covariance is not None:
+            size = len(self.color_parameter_names)
+            _check_covariance(f"{where}: color_covariance", np.asarray(self.color_covariance), size)
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """What `covariance` is of: pose in the cell, lens of the depth stream, depth correction."""
+        return *POSE_NAMES, *lens_names(self.depth), *self.correction.parameter_names
+
+    @property
+    def color_parameter_names(self) -> tuple[str, ...]:
+        """What `color_covariance` is of: pose of the depth stream in the colour camera, and the colour lens."""
+        return () if self.color is None else (*POSE_NAMES, *lens_names(self.color))
+
+    @property
+    def pose_covariance(self) -> NDArray[np.float64]:
+        """(6, 6) of `T_cell_depth`, rad and m."""
+        return self.covariance[:6, :6]
+
+    def covariance_of(self, *names: str) -> NDArray[np.float64]:
+        """The part of `covariance` that concerns the parameters named, in that order."""
+        chosen = [self.parameter_names.index(name) for name in names]
+        return self.covariance[np.ix_(chosen, chosen)]
+
+    def u(self, name: str) -> float:
+        """Standard uncertainty of one parameter."""
+        return float(np.sqrt(self.covariance_of(name)[0, 0]))
+
+    @property
+    def focal_baseline_m(self) -> float:
+        """Product f B in px m: depth is this over disparity."""
+        return self.depth.fx_px * self.baseline_m
 
     def disparity_px(self, depth_m: FloatArray) -> FloatArray:
         """Disparity in pixels of depths in metres: f B / z."""
-        return self.depth.fx_px * self.baseline_m / depth_m
+        return self.focal_baseline_m / depth_m
 
-    def corrected(self, depth_m: FloatArray) -> FloatArray:
-        """Depth with `correction` applied, in metres; NaN stays NaN."""
-        if self.correction.scale == 1.0 and self.correction.disparity_offset_px == 0.0:
+    def corrected(
+        self, depth_m: FloatArray, pixels: FloatArray | None = None, temperature_c: float | None = None
+    ) -> FloatArray:
+        """Depth with `correction` applied, in metres; NaN stays NaN.
+
+        Args:
+            depth_m: (...) as read.
+            pixels: (..., 2) where in the depth image, as (column, row); needed where the correction has a wave.
+            temperature_c: of the camera, where it is known.
+        """
+        if self.correction == NO_CORRECTION:
             return depth_m
-        focal_baseline = self.depth.fx_px * self.baseline_m
-        disparity_px = focal_baseline / depth_m + self.correction.disparity_offset_px
-        return (self.correction.scale * focal_baseline / disparity_px).astype(depth_m.dtype)
+        disparity_px = self.focal_baseline_m / depth_m
+        disparity_px = disparity_px + self.correction.added_px(self.depth, disparity_px, pixels)
+        return (self.correction.scale_at(temperature_c) * self.focal_baseline_m / disparity_px).astype(depth_m.dtype)
 
     def depth_sigma_m(self, depth_m: FloatArray, disparity_sigma_px: float) -> FloatArray:
         """Standard deviation of depth for one of disparity: sigma_z = z² s / (f B), from z = f B / d to first order."""
-        return depth_m**2 * (disparity_sigma_px / (self.depth.fx_px * self.baseline_m))
+        return depth_m**2 * (disparity_sigma_px / self.focal_baseline_m)
 
     def systematic_sigma_m(self, depth_m: FloatArray) -> FloatArray:
-        """Standard uncertainty of depth left after `correction`: scale and offset in quadrature (GUM 5.1.2)."""
-        scale_part = depth_m * self.correction.scale_u
-        offset_part = self.depth_sigma_m(depth_m, self.correction.disparity_offset_u_px)
-        return np.sqrt(scale_part**2 + offset_part**2)
+        """Standard uncertainty of depth left after `correction`, from its scale and offset (GUM 5.2.2, equation 13)."""
+        covariance = self.covariance_of("scale", "disparity_offset_px")
+        per_px = depth_m**2 / self.focal_baseline_m
+        variance = (
+            depth_m**2 * covariance[0, 0] + per_px**2 * covariance[1, 1] - 2 * depth_m * per_px * covariance[0, 1]
+        )
+        return np.asarray(np.sqrt(np.maximum(variance, 0)))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def camera_covariance(
+    pose: NDArray[np.float64], depth: Intrinsics, correction: DepthCorrection, u: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """(P, P) for a `CellCamera`: a pose's covariance (6, 6), and independent standard uncertainties `u` by name."""
+    names = (*POSE_NAMES, *lens_names(depth), *correction.parameter_names)
+    covariance = np.zeros((len(names), len(names)))
+    covariance[:6, :6] = pose
+    for name, value in u.items():
+        place = names.index(name)
+        covariance[place, place] = value**2
+    return covariance
+
+
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One inspection station: its cameras, in one frame called "cell".
 
@@ -127,15 +180,45 @@ class Cell:
         name: what people call it.
         cameras: serial number -> camera, in a fixed order.
         calibrated_at: ISO 8601 date and time with zone.
+        covariance: joint one of all cameras' parameters, (sum P, sum P) in their order, its diagonal blocks being the
+            cameras' own; None where the cameras are independent.
     """
 
     name: str
     cameras: Mapping[str, CellCamera]
     calibrated_at: str
+    covariance: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if not self.cameras:
             raise DepthcellError("cell.cameras: must name at least one camera", Reason.CELL_INVALID)
+        if self.covariance is None:
+            return
+        _check_covariance("cell.covariance", self.covariance, sum(self._sizes))
+        for serial, camera in self.cameras.items():
+            block = self.covariance[self.rows_of(serial), self.rows_of(serial)]
+            if not np.allclose(block, camera.covariance, rtol=1e-6, atol=1e-15):
+                raise DepthcellError(f"cell.covariance: its block of camera {serial} differs", Reason.CELL_INVALID)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [len(camera.covariance) for camera in self.cameras.values()]
+
+    def rows_of(self, serial: str) -> slice:
+        """Rows of one camera's parameters in the joint covariance."""
+        place = list(self.cameras).index(serial)
+        start = sum(self._sizes[:place])
+        return slice(start, start + self._sizes[place])
+
+    @cached_property
+    def joint_covariance(self) -> NDArray[np.float64]:
+        """(sum P, sum P) of all cameras' parameters, block diagonal where `covariance` is None."""
+        if self.covariance is not None:
+            return self.covariance
+        joint = np.zeros((sum(self._sizes), sum(self._sizes)))
+        for serial, camera in self.cameras.items():
+            joint[self.rows_of(serial), self.rows_of(serial)] = camera.covariance
+        return joint
 
     def camera(self, serial: str) -> CellCamera:
         """The camera of this serial number.
@@ -150,7 +233,9 @@ class Cell:
 
     def to_json(self) -> str:
         """The cell as the text of a cell file: sorted and indented, the same bytes for the same cell."""
-        return msgspec.json.format(msgspec.json.encode(_to_file(self)), indent=2).decode() + "\n"
+        from depthcell.calib.cellfile import cell_to_json  # noqa: PLC0415 - the file knows the cell, not the reverse
+
+        return cell_to_json(self)
 
     @property
     def sha256(self) -> str:
@@ -159,7 +244,9 @@ class Cell:
 
     def save(self, path: Path) -> None:
         """Write the cell file, whole or not at all."""
-        write_text(path, self.to_json())
+        from depthcell.calib.cellfile import save_cell  # noqa: PLC0415 - as above
+
+        save_cell(self, path)
 
     @classmethod
     def load(cls, path: Path) -> "Cell":
@@ -168,91 +255,17 @@ class Cell:
         Raises:
             DepthcellError: the file is missing, is no JSON, or a field is wrong; the message names file and field.
         """
-        try:
-            return _from_file(msgspec.json.decode(path.read_bytes(), type=_CellFile))
-        except OSError as error:
-            raise DepthcellError(f"cell {path}: cannot be read ({error.strerror})", Reason.CELL_INVALID) from error
-        except (msgspec.MsgspecError, DepthcellError) as error:
-            raise DepthcellError(f"cell {path}: {error}", Reason.CELL_INVALID) from error
+        from depthcell.calib.cellfile import load_cell  # noqa: PLC0415 - as above
+
+        return load_cell(path)
 
 
-class _Pose(msgspec.Struct, forbid_unknown_fields=True):
-    rotation_vector_rad: list[float]
-    translation_m: list[float]
-
-
-class _CameraFile(msgspec.Struct, forbid_unknown_fields=True):
-    serial: str
-    model: str
-    depth: Intrinsics
-    color: Intrinsics | None
-    T_cell_depth: _Pose
-    pose_covariance: list[list[float]]
-    T_color_depth: _Pose | None
-    baseline_m: float
-    noise: DisparityNoise
-    correction: DepthCorrection
-
-
-class _CellFile(msgspec.Struct, forbid_unknown_fields=True):
-    schema_version: Literal[1]
-    name: str
-    calibrated_at: str
-    cameras: list[_CameraFile]
-
-
-def _to_file(cell: Cell) -> _CellFile:
-    return _CellFile(
-        schema_version=1,
-        name=cell.name,
-        calibrated_at=cell.calibrated_at,
-        cameras=[
-            _CameraFile(
-                serial=camera.serial,
-                model=camera.model,
-                depth=camera.depth,
-                color=camera.color,
-                T_cell_depth=_pose_to_file(camera.T_cell_depth),
-                pose_covariance=np.asarray(camera.pose_covariance).tolist(),
-                T_color_depth=None if camera.T_color_depth is None else _pose_to_file(camera.T_color_depth),
-                baseline_m=camera.baseline_m,
-                noise=camera.noise,
-                correction=camera.correction,
-            )
-            for camera in cell.cameras.values()
-        ],
-    )
-
-
-def _from_file(content: _CellFile) -> Cell:
-    cameras = {}
-    for camera in content.cameras:
-        if camera.serial in cameras:
-            raise DepthcellError(f"cameras: serial number {camera.serial} stands twice", Reason.CELL_INVALID)
-        depth_frame, color_frame = f"depth:{camera.serial}", f"color:{camera.serial}"
-        color_pose = camera.T_color_depth
-        cameras[camera.serial] = CellCamera(
-            serial=camera.serial,
-            model=camera.model,
-            depth=camera.depth,
-            color=camera.color,
-            T_cell_depth=_pose_from_file("cell", depth_frame, camera.T_cell_depth),
-            pose_covariance=np.array(camera.pose_covariance, dtype=np.float64),
-            T_color_depth=None if color_pose is None else _pose_from_file(color_frame, depth_frame, color_pose),
-            baseline_m=camera.baseline_m,
-            noise=camera.noise,
-            correction=camera.correction,
-        )
-    return Cell(content.name, cameras, content.calibrated_at)
-
-
-def _pose_to_file(transform: RigidTransform) -> _Pose:
-    return _Pose(transform.rotation_vector_rad.tolist(), transform.translation_m.tolist())
-
-
-def _pose_from_file(target: str, source: str, pose: _Pose) -> RigidTransform:
-    if len(pose.rotation_vector_rad) != 3 or len(pose.translation_m) != 3:
-        raise DepthcellError(f"T_{target}_{source}: rotation_vector_rad and translation_m need three values each")
-    return RigidTransform.from_rotation_vector(
-        target, source, np.array(pose.rotation_vector_rad), np.array(pose.translation_m)
-    )
+def _check_covariance(what: str, covariance: NDArray[np.float64], size: int) -> None:
+    if covariance.shape != (size, size) or not np.isfinite(covariance).all():
+        raise DepthcellError(f"{what} must be {size}x{size} and finite", Reason.CELL_INVALID)
+    scale = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
+    scaled = covariance / np.outer(scale, scale)
+    if not np.allclose(scaled, scaled.T, atol=1e-9) or (np.diag(covariance) < 0).any():
+        raise DepthcellError(f"{what} must be symmetric, no eigenvalue negative", Reason.CELL_INVALID)
+    if np.linalg.eigvalsh(covariance).min() < -1e-15 - 1e-9 * np.abs(np.diag(covariance)).max():
+        raise DepthcellError(f"{what} must be symmetric, no eigenvalue negative", Reason.CELL_INVALID)

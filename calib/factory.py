@@ -6,7 +6,8 @@ import numpy as np
 
 from depthcell.acquisition.frameset import CameraFrame, ColorImage, DepthImage
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.cell import Cell, CellCamera, DepthCorrection, DisparityNoise
+from depthcell.calib.cell import Cell, CellCamera, DisparityNoise, camera_covariance
+from depthcell.calib.depthcorrection import DepthCorrection
 from depthcell.errors import DepthcellError, Reason
 
 BASELINES_M = {"D405": 0.018, "D415": 0.055, "D435": 0.050, "D455": 0.095}
@@ -15,7 +16,7 @@ NOISE = DisparityNoise(temporal_px=0.13, fixed_px=0.03, correlation_px=9.0)
 """Of a D400 camera as it leaves the factory, measured on the wall (0.15 px) and the whiteboard (0.11 px) of the D435
 recording in tests/data: noise of one frame, alike over 8 to 12 px. It differs wholly between its two frames, so that
 for what stays the best case of the literature is taken, 0.03 px."""
-CORRECTION = DepthCorrection(scale_u=0.02)
+SCALE_U = 0.02
 """Nothing is corrected, but a D435 out of the box was seen to read 19 mm short at 1 m."""
 NEVER = "1970-01-01T00:00:00Z"
 
@@ -59,11 +60,10 @@ def factory_cell(frames: Iterable[CameraFrame]) -> Cell:
                 depth=depth.intrinsics,
                 color=color.intrinsics if color is not None and has_color else None,
                 T_cell_depth=RigidTransform.identity("cell", f"depth:{camera.serial}"),
-                pose_covariance=np.zeros((6, 6)),
+                covariance=camera_covariance(np.zeros((6, 6)), depth.intrinsics, DepthCorrection(), {"scale": SCALE_U}),
                 T_color_depth=T_color_depth if has_color else None,
                 baseline_m=_baseline_m(camera.model, depth),
                 noise=NOISE,
-                correction=CORRECTION,
             )
         },
         calibrated_at=NEVER,

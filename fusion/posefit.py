@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.transform import FloatArray, RigidTransform
-from depthcell.calib.cell import CellCamera
+from depthcell.calib.cell import POSE_NAMES, CellCamera
 from depthcell.fusion.motion import Basis
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.reference import Reference
@@ -154,11 +154,7 @@ def calibration_jacobian(camera: CellCamera, points_cell: FloatArray, normals_ce
 
 def calibration_covariance(camera: CellCamera) -> NDArray[np.float64]:
     """(8, 8): of the pose, the scale of depth and the disparity offset."""
-    covariance = np.zeros((8, 8))
-    covariance[:6, :6] = camera.pose_covariance
-    covariance[6, 6] = camera.correction.scale_u**2
-    covariance[7, 7] = camera.correction.disparity_offset_u_px**2
-    return covariance
+    return camera.covariance_of(*POSE_NAMES, "scale", "disparity_offset_px")
 
 
 def sharing(correlation_px: float, stride: int) -> float:

@@ -122,7 +122,7 @@ def plate_camera(serial: str) -> CellCamera:
         depth=intrinsics,
         color=intrinsics,
         T_cell_depth=tilted,
-        pose_covariance=np.eye(6) * 1e-10,
+        covariance=np.eye(6) * 1e-10,
         T_color_depth=RigidTransform.identity(color_frame, depth_frame),
         baseline_m=0.018,
         noise=DisparityNoise(0.05, 0.01, 2.0),

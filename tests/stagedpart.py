@@ -104,7 +104,7 @@ def plate_camera(serial: str, azimuth_deg: float) -> CellCamera:
         depth=intrinsics,
         color=intrinsics,
         T_cell_depth=looking_at(serial, target, target + 0.16 * outward),
-        pose_covariance=np.diag([1e-4**2] * 3 + [3e-5**2] * 3),
+        covariance=np.diag([1e-4**2] * 3 + [3e-5**2] * 3),
         T_color_depth=RigidTransform.identity(f"color:{serial}", f"depth:{serial}"),
         baseline_m=0.018,
         noise=NOISE,

@@ -12,7 +12,8 @@ from depthcell.acquisition.simulator.parts import load_part
 from depthcell.acquisition.simulator.rig import looking_at
 from depthcell.acquisition.simulator.stereo import correlated_noise
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.cell import Cell, CellCamera, DepthCorrection, DisparityNoise
+from depthcell.calib.cell import Cell, CellCamera, DisparityNoise, camera_covariance
+from depthcell.calib.depthcorrection import DepthCorrection
 from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion import distancefield
 from depthcell.fusion.align import Alignment, AlignmentSettings, align
@@ -62,11 +63,15 @@ def cell() -> Cell:
             depth=INTRINSICS,
             color=None,
             T_cell_depth=looking_at(serial, T_CELL_PART.translation_m, np.array(eye)),
-            pose_covariance=np.diag(np.array([2e-4, 2e-4, 2e-4, 3e-5, 3e-5, 3e-5]) ** 2),
+            covariance=camera_covariance(
+                np.diag(np.array([2e-4, 2e-4, 2e-4, 3e-5, 3e-5, 3e-5]) ** 2),
+                INTRINSICS,
+                DepthCorrection(),
+                {"scale": 2e-4, "disparity_offset_px": 0.01},
+            ),
             T_color_depth=None,
             baseline_m=0.05,
             noise=DisparityNoise(0.05, 0.0, 0.0),
-            correction=DepthCorrection(scale_u=2e-4, disparity_offset_u_px=0.01),
         )
     return Cell("test", cameras, "2026-01-01T00:00:00Z")
 

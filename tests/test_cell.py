@@ -15,7 +15,8 @@ from hypothesis.extra.numpy import arrays
 from depthcell.acquisition.frameset import CameraFrame, ColorImage, DepthImage
 from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.cell import Cell, CellCamera, DepthCorrection, DisparityNoise
+from depthcell.calib.cell import Cell, CellCamera, DisparityNoise, camera_covariance, lens_names
+from depthcell.calib.depthcorrection import DepthCorrection
 from depthcell.calib.factory import factory_cell
 from depthcell.errors import DepthcellError, Reason
 
@@ -26,6 +27,7 @@ POSITIVE = st.floats(1e-3, 1e4)
 
 @st.composite
 def intrinsics(draw: st.DrawFn) -> Intrinsics:
+    distortion = draw(st.sampled_from(Distortion))
     return Intrinsics(
         width_px=draw(st.integers(1, 4000)),
         height_px=draw(st.integers(1, 4000)),
@@ -33,29 +35,52 @@ def intrinsics(draw: st.DrawFn) -> Intrinsics:
         fy_px=draw(POSITIVE),
         cx_px=draw(POSITIVE),
         cy_px=draw(POSITIVE),
-        distortion=draw(st.sampled_from(Distortion)),
-        coefficients=draw(st.tuples(*[st.floats(-1, 1)] * 5)),
+        distortion=distortion,
+        coefficients=draw(st.tuples(*[st.floats(-1, 1)] * distortion.coefficient_count)),
     )
 
 
 @st.composite
+def corrections(draw: st.DrawFn) -> DepthCorrection:
+    rows, columns = draw(st.tuples(st.integers(1, 3), st.integers(1, 4)))
+    table = draw(arrays(np.float64, (rows, columns), elements=st.floats(-1, 1)))
+    table[0, 0] = 0.0
+    return DepthCorrection(
+        scale=draw(POSITIVE),
+        disparity_offset_px=draw(st.floats(-1, 1)),
+        curvature_px=draw(st.floats(-1, 1)),
+        wave_px=draw(st.sampled_from([(), tuple(map(tuple, table.tolist()))])),
+        scale_per_k=draw(st.floats(-1e-4, 1e-4)),
+        reference_c=draw(st.none() | st.floats(-10, 60)),
+    )
+
+
+def spread(draw: st.DrawFn, size: int) -> np.ndarray:
+    root = draw(arrays(np.float64, (size, 4), elements=st.floats(-1e-2, 1e-2), fill=st.just(0.0)))
+    covariance: np.ndarray = root @ root.T
+    return covariance
+
+
+@st.composite
 def cameras(draw: st.DrawFn, serial: str) -> CellCamera:
-    spread = draw(arrays(np.float64, (6, 6), elements=st.floats(-1e-2, 1e-2)))
     color = draw(st.none() | intrinsics())
+    depth, correction = draw(intrinsics()), draw(corrections())
     T_color_depth = RigidTransform.from_rotation_vector(
         f"color:{serial}", f"depth:{serial}", draw(VECTORS), draw(VECTORS)
     )
+    size = 6 + len(lens_names(depth)) + len(correction.parameter_names)
     return CellCamera(
         serial=serial,
         model=draw(st.text(max_size=20)),
-        depth=draw(intrinsics()),
+        depth=depth,
         color=color,
         T_cell_depth=RigidTransform.from_rotation_vector("cell", f"depth:{serial}", draw(VECTORS), draw(VECTORS)),
-        pose_covariance=spread @ spread.T,
+        covariance=spread(draw, size),
         T_color_depth=None if color is None else T_color_depth,
         baseline_m=draw(POSITIVE),
         noise=DisparityNoise(draw(SMALL), draw(SMALL), draw(SMALL)),
-        correction=DepthCorrection(draw(POSITIVE), draw(SMALL), draw(st.floats(-1, 1)), draw(SMALL)),
+        correction=correction,
+        color_covariance=None if color is None else draw(st.none() | st.just(np.eye(6 + len(lens_names(color))))),
     )
 
 
@@ -66,7 +91,7 @@ def plain_camera(serial: str = "A") -> CellCamera:
         depth=Intrinsics(64, 48, 50.0, 50.0, 31.5, 23.5),
         color=None,
         T_cell_depth=RigidTransform.identity("cell", f"depth:{serial}"),
-        pose_covariance=np.zeros((6, 6)),
+        covariance=np.zeros((6, 6)),
         T_color_depth=None,
         baseline_m=0.05,
         noise=DisparityNoise(0.08, 0.03, 3.0),
@@ -91,7 +116,8 @@ def test_a_file_gives_back_the_cell(
         read = again.camera(serial)
         for name in ("model", "depth", "color", "baseline_m", "noise", "correction"):
             assert getattr(read, name) == getattr(camera, name)
-        np.testing.assert_array_equal(read.pose_covariance, camera.pose_covariance)
+        np.testing.assert_array_equal(read.covariance, camera.covariance)
+        assert (read.color_covariance is None) == (camera.color_covariance is None)
         np.testing.assert_allclose(read.T_cell_depth.matrix, camera.T_cell_depth.matrix, atol=1e-9)
         assert (read.T_color_depth is None) == (camera.T_color_depth is None)
     again.save(path)
@@ -129,14 +155,20 @@ def put(value: object, *path: str | int) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (put(2, "schema_version"), "schema_version"),
+        (put(1, "schema_version"), "schema_version"),
         (remove("cameras", 0, "baseline_m"), "baseline_m"),
         (put("wide", "cameras", 0, "baseline_m"), r"cameras\[0\]\.baseline_m|cameras\[\.\.\.\]\.baseline_m"),
         (put(-0.05, "cameras", 0, "baseline_m"), "camera A: baseline_m must be positive"),
         (put(-1.0, "cameras", 1, "noise", "temporal_px"), "noise.temporal_px"),
         (put(0.0, "cameras", 0, "depth", "fx_px"), "intrinsics.fx_px"),
-        (put([[0.0]], "cameras", 0, "pose_covariance"), "camera A: pose_covariance must be 6x6"),
-        (put(-1.0, "cameras", 0, "pose_covariance", 0, 0), "no eigenvalue negative"),
+        (put(["0.0"], "cameras", 0, "covariance", "rows"), "camera A: covariance must be 13x13"),
+        (put(["rx_rad"], "cameras", 0, "covariance", "of"), "camera A: covariance: must be of rx_rad, ry_rad"),
+        (put("-1.0", "cameras", 0, "covariance", "rows", 0), "no eigenvalue negative"),
+        (put("0.0 nan", "cameras", 0, "covariance", "rows", 1), "13x13 and finite"),
+        (put("0.0 x", "cameras", 0, "covariance", "rows", 1), r"camera A: covariance.rows\[1\]"),
+        (put("0.0", "cameras", 0, "covariance", "rows", 1), r"covariance.rows\[1\]: needs 2 numbers"),
+        (put([[0.1]], "cameras", 0, "correction", "wave_px"), "first coefficient must be 0"),
+        (put([[0.0], []], "cameras", 0, "correction", "wave_px"), "rows must be alike"),
         (put([0.0, 0.0], "cameras", 0, "T_cell_depth", "translation_m"), "three values"),
         (put("A", "cameras", 1, "serial"), "serial number A stands twice"),
         (put(1, "cameras", 0, "colour"), "colour"),
@@ -202,7 +234,7 @@ def test_a_camera_as_built_stands_at_the_origin() -> None:
     assert not camera.pose_covariance.any()
     assert camera.baseline_m == 0.0501  # the recording's own goes before the table's
     assert (camera.depth.width_px, camera.color and camera.color.width_px) == (64, 20)
-    assert camera.correction.scale_u > 0.01  # nobody has checked it
+    assert camera.u("scale") > 0.01  # nobody has checked it
     assert cell.sha256 == factory_cell([color_frame(), frame(baseline_m=0.0501)]).sha256
 
 
@@ -219,3 +251,54 @@ def test_a_camera_nobody_knows_is_refused() -> None:
     for frames in ([], [color_frame()]):
         with pytest.raises(DepthcellError, match="no depth image"):
             factory_cell(frames)
+
+
+def test_a_joint_covariance_comes_back_and_holds_the_cameras_own(tmp_path: Path) -> None:
+    cell = plain_cell()
+    root = np.random.default_rng(3).normal(0, 1e-3, (26, 30))
+    joint = root @ root.T
+    cameras = {
+        serial: replace(camera, covariance=joint[cell.rows_of(serial), cell.rows_of(serial)])
+        for serial, camera in cell.cameras.items()
+    }
+    tied = Cell("tied", cameras, cell.calibrated_at, joint)
+    tied.save(tmp_path / "cell.json")
+    again = Cell.load(tmp_path / "cell.json")
+    np.testing.assert_array_equal(again.joint_covariance, joint)
+    np.testing.assert_array_equal(again.camera("B").covariance_of("tz_m", "scale"), joint[np.ix_([18, 23], [18, 23])])
+    with pytest.raises(DepthcellError, match=r"cell\.covariance: its block of camera A differs"):
+        Cell("tied", cell.cameras, cell.calibrated_at, joint)
+
+
+def test_cameras_without_a_joint_covariance_are_independent() -> None:
+    u = camera_covariance(np.eye(6), plain_camera().depth, DepthCorrection(), {"scale": 2e-4})
+    cell = Cell("two", {name: replace(plain_camera(name), covariance=u) for name in "AB"}, "2026-01-01T00:00:00Z")
+    assert not cell.joint_covariance[:13, 13:].any()
+    assert cell.camera("A").u("scale") == pytest.approx(2e-4)
+
+
+@given(corrections(), st.floats(0, 63), st.floats(0, 47))
+def test_the_wave_is_a_sum_of_chebyshev_polynomials(correction: DepthCorrection, column: float, row: float) -> None:
+    x, y = 2 * column / 63 - 1, 2 * row / 47 - 1
+    wanted = sum(
+        value * np.cos(i * np.arccos(y)) * np.cos(j * np.arccos(x))
+        for i, line in enumerate(correction.wave_px)
+        for j, value in enumerate(line)
+    )
+    assert correction.wave_at(plain_camera().depth, np.array(column), np.array(row)) == pytest.approx(wanted, abs=1e-9)
+
+
+def test_a_wave_needs_to_know_the_pixels() -> None:
+    camera = replace(plain_camera(), correction=DepthCorrection(wave_px=((0.0, 0.1),)), covariance=np.zeros((6, 6)))
+    with pytest.raises(DepthcellError, match="needs to know the pixels"):
+        camera.corrected(np.array([0.5]))
+    read_m = np.array([0.5, 0.5, 0.5])
+    across = camera.corrected(read_m, np.array([[0.0, 5.0], [31.5, 5.0], [63.0, 5.0]]))
+    assert across[1] == pytest.approx(0.5)
+    assert across[0] > 0.5 > across[2]  # disparity is lessened on the left
+
+
+def test_warmth_changes_the_scale_where_it_is_known() -> None:
+    warm = DepthCorrection(scale=1.01, scale_per_k=1e-4, reference_c=35.0)
+    assert warm.scale_at(45.0) == pytest.approx(1.01 * 1.001)
+    assert warm.scale_at(None) == 1.01

@@ -15,7 +15,8 @@ from depthcell.acquisition.simulator.rig import looking_at
 from depthcell.acquisition.simulator.scene import Scene
 from depthcell.acquisition.simulator.stereo import correlated_noise
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.cell import Cell, CellCamera, DepthCorrection, DisparityNoise
+from depthcell.calib.cell import Cell, CellCamera, DisparityNoise, camera_covariance
+from depthcell.calib.depthcorrection import DepthCorrection
 from depthcell.errors import DepthcellError
 from depthcell.fusion.fuse import FusedPart, FusionSettings, PartAccumulator, fuse
 from depthcell.fusion.region import Region
@@ -58,11 +59,12 @@ def cell_camera(serial: str, T_cell_depth: RigidTransform) -> CellCamera:
         depth=INTRINSICS,
         color=INTRINSICS,
         T_cell_depth=T_cell_depth,
-        pose_covariance=np.diag(pose_sd**2),
+        covariance=camera_covariance(
+            np.diag(pose_sd**2), INTRINSICS, DepthCorrection(), {"scale": 3e-4, "disparity_offset_px": 0.01}
+        ),
         T_color_depth=RigidTransform.identity(f"color:{serial}", f"depth:{serial}"),
         baseline_m=BASELINE_M,
         noise=NOISE,
-        correction=DepthCorrection(scale_u=3e-4, disparity_offset_u_px=0.01),
     )
 
 

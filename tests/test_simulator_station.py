@@ -214,9 +214,9 @@ def test_the_cell_misses_the_truth_by_what_it_states(run: Path, station: Station
         turn = RigidTransform.from_matrix("cell", "cell", error).rotation_vector_rad
         sigma = np.sqrt(np.diag(camera.pose_covariance))
         squares += list((np.concatenate((turn, error[:3, 3])) / sigma) ** 2)
-        assert camera.correction.scale == pytest.approx(truth.error.scale, abs=4 * camera.correction.scale_u)
+        assert camera.correction.scale == pytest.approx(truth.error.scale, abs=4 * camera.u("scale"))
         assert camera.correction.scale != truth.error.scale
-        offset_u_px = camera.correction.disparity_offset_u_px
+        offset_u_px = camera.u("disparity_offset_px")
         assert camera.correction.disparity_offset_px == pytest.approx(
             truth.error.disparity_offset_px, abs=4 * offset_u_px
         )

@@ -22,7 +22,8 @@ from depthcell.acquisition.simulator.sigmalaw import law_range_m, measured_sigma
 from depthcell.acquisition.simulator.stereo import MatchedView, StereoNoise, StereoView, correlated_noise, frame_counts
 from depthcell.acquisition.simulator.stereo import matched as match_view
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.cell import CellCamera, DepthCorrection, DisparityNoise
+from depthcell.calib.cell import CellCamera, DisparityNoise
+from depthcell.calib.depthcorrection import DepthCorrection
 from depthcell.errors import DepthcellError
 
 D405 = stereo_model("D405")
@@ -223,7 +224,7 @@ def test_a_calibrated_correction_undoes_the_error(scale: float, offset_px: float
         None,
         D405.baseline_m,
         DisparityNoise(0.08, 0.03, 3.0),
-        DepthCorrection(scale, 0.0, offset_px, 0.0),
+        DepthCorrection(scale, offset_px),
     )
     np.testing.assert_allclose(camera.corrected(read_m), depth_m, rtol=1e-9)
 
