@@ -21,13 +21,13 @@ from depthcell.inspect.verdict import (
     Provenance,
     Quantity,
     Verdict,
-    canonical_json,
     digest_of,
     from_json,
     json_schema,
     sealed,
     to_json,
 )
+from depthcell.jsontext import canonical_json
 
 COMMITTED = Path(__file__).resolve().parents[1] / "docs" / "verdict.schema.json"
 NOT_IN_THE_DIGEST = {"timings_ms", "issued_at", "digest"}
