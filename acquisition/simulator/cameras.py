@@ -6,7 +6,7 @@ from enum import StrEnum
 import numpy as np
 
 from depthcell.acquisition.intrinsics import Intrinsics
-from depthcell.acquisition.transform import RigidTransform
+from depthcell.acquisition.transform import FloatArray, RigidTransform
 from depthcell.errors import DepthcellError
 
 WIDTH_PX, HEIGHT_PX = 848, 480
@@ -98,19 +98,39 @@ def _centred(focal_px: float) -> Intrinsics:
 
 @dataclass(frozen=True, slots=True)
 class SystematicError:
-    """How the depth of one camera is wrong: `d_read = scale f B / z - offset`, so that a `DepthCorrection` undoes it.
+    """How the depth of one camera is wrong, so that a `DepthCorrection` of the same values undoes it.
+
+    What it reads is the d of `d + curvature (d / 126)² + W(x, y) = scale f B / z - offset`, with the wave
+    `W = sum wave_px[i][j] T_i(y) T_j(x)` of Chebyshev polynomials T, x and y from -1 to 1 over the depth image.
 
     Attributes:
         scale: of depth; baseline and focal length that differ from the factory's.
         disparity_offset_px: of the rectification.
+        curvature_px: of what is not linear in disparity, at the end of the search range.
+        wave_px: rows of coefficients over the image; the first is 0, since that is the offset. Empty: no wave.
     """
 
     scale: float = 1.0
     disparity_offset_px: float = 0.0
+    curvature_px: float = 0.0
+    wave_px: tuple[tuple[float, ...], ...] = ()
 
-    def disparity_px(self, depth_m: np.ndarray, focal_baseline_m: float) -> np.ndarray:
-        """What the camera finds at true depths."""
-        return self.scale * focal_baseline_m / depth_m - self.disparity_offset_px
+    def disparity_px(self, depth_m: FloatArray, focal_baseline_m: float) -> FloatArray:
+        """What the camera finds at true depths, (H, W) of the whole depth image where there is a wave."""
+        straight: FloatArray = self.scale * focal_baseline_m / depth_m - self.disparity_offset_px
+        if self.wave_px:
+            straight = straight - self._wave_px(depth_m.shape).astype(np.float32)
+        if not self.curvature_px:
+            return straight
+        # The root of a d² + d = straight that goes to `straight` with a, in the form that loses no digits.
+        bend = self.curvature_px / MAX_DISPARITY_PX**2
+        bent: FloatArray = 2 * straight / (1 + np.sqrt(1 + 4 * bend * straight))
+        return bent
+
+    def _wave_px(self, shape: tuple[int, ...]) -> FloatArray:
+        y, x = (np.linspace(-1.0, 1.0, count) for count in shape)
+        wave: FloatArray = np.polynomial.chebyshev.chebgrid2d(y, x, np.array(self.wave_px))
+        return wave
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ class WrittenDevice:
         frame_rate_hz: of both streams.
         color_from_left: whether the left imager gives the colour too, as in a D405, whose colour stream belongs to the
             stereo sensor; other cameras have a sensor of its own for it.
+        infrared: whether the left imager's images are recorded too: stream "infrared 1", on the depth stream's grid.
         options: further options of the depth sensor by their SDK name, e.g. {"exposure": 8000.0}.
     """
 
@@ -46,6 +47,7 @@ class WrittenDevice:
     baseline_m: float
     frame_rate_hz: int = 30
     color_from_left: bool = False
+    infrared: bool = False
     options: Mapping[str, float] = field(default_factory=lambda: _NO_MAPPING)
 
 
@@ -59,7 +61,8 @@ class WrittenFrame:
         timestamp_ns: hardware clock; the SDK keeps microseconds.
         color_delay_ns: time from the depth image to the colour image.
         number: the camera's frame counter.
-        metadata: by SDK name, e.g. {"gain_level": 16}.
+        metadata: by SDK name, e.g. {"gain_level": 16}; whole numbers only, the SDK keeps no others.
+        infrared: (H, W) uint8 of the left imager at the depth image's time, or None.
     """
 
     depth_counts: NDArray[np.uint16]
@@ -68,6 +71,7 @@ class WrittenFrame:
     number: int
     color_delay_ns: int = 0
     metadata: Mapping[str, float] = field(default_factory=lambda: _NO_MAPPING)
+    infrared: NDArray[np.uint8] | None = None
 
 
 def write_recording(path: Path, device: WrittenDevice, frames: Sequence[WrittenFrame]) -> None:
@@ -81,7 +85,7 @@ def write_recording(path: Path, device: WrittenDevice, frames: Sequence[WrittenF
     """
     if path.suffix != ".db3":
         raise DepthcellError(f"recording {path}: the SDK writes .db3 files only; change the suffix")
-    expected = len(frames) * (1 if device.color is None else 2)
+    expected = len(frames) * (1 + (device.color is not None) + device.infrared)
     with written_beside(path) as partial:
         for _ in range(ATTEMPTS):
             partial.unlink(missing_ok=True)
@@ -103,11 +107,7 @@ def _record(path: Path, device: WrittenDevice, frames: Sequence[WrittenFrame]) -
     source.register_info(rs.camera_info.name, device.model)
     source.register_info(rs.camera_info.serial_number, device.serial)
     stereo = _stereo_sensor(rs, source, device)
-    streams = [(stereo, _depth_stream(rs, stereo, device))]
-    if device.color is not None:
-        color_sensor = stereo if device.color_from_left else source.add_sensor("RGB Camera")
-        streams.append((color_sensor, _color_stream(rs, color_sensor, device)))
-        streams[0][1].register_extrinsics_to(streams[1][1], _extrinsics(rs, device.T_color_depth))
+    streams = _add_streams(rs, source, stereo, device)
     recorder = rs.recorder(str(path), source)
     recording_sensors = recorder.query_sensors()
     for sensor in recording_sensors:
@@ -120,13 +120,33 @@ def _record(path: Path, device: WrittenDevice, frames: Sequence[WrittenFrame]) -
         sensor.close()
 
 
-def _play(rs: Any, frame: WrittenFrame, device: WrittenDevice, streams: list[tuple[Any, Any]]) -> None:
-    images = [(frame.depth_counts, frame.timestamp_ns), (frame.rgb, frame.timestamp_ns + frame.color_delay_ns)]
-    for (sensor, profile), (pixels, timestamp_ns) in zip(streams, images, strict=False):
+def _add_streams(rs: Any, source: Any, stereo: Any, device: WrittenDevice) -> dict[str, tuple[Any, Any]]:
+    """Sensor and profile of each stream that the device has, in the order in which an instant's images are sent."""
+    depth_profile = _depth_stream(rs, stereo, device)
+    streams = {"depth": (stereo, depth_profile)}
+    if device.infrared:
+        streams["infrared"] = (stereo, _infrared_stream(rs, stereo, device))
+        same_place = RigidTransform.identity("infrared", "depth")
+        depth_profile.register_extrinsics_to(streams["infrared"][1], _extrinsics(rs, same_place))
+    if device.color is not None:
+        color_sensor = stereo if device.color_from_left else source.add_sensor("RGB Camera")
+        streams["colour"] = (color_sensor, _color_stream(rs, color_sensor, device))
+        depth_profile.register_extrinsics_to(streams["colour"][1], _extrinsics(rs, device.T_color_depth))
+    return streams
+
+
+def _play(rs: Any, frame: WrittenFrame, device: WrittenDevice, streams: Mapping[str, tuple[Any, Any]]) -> None:
+    images = {
+        "depth": (frame.depth_counts, frame.timestamp_ns),
+        "infrared": (frame.infrared, frame.timestamp_ns),
+        "colour": (frame.rgb, frame.timestamp_ns + frame.color_delay_ns),
+    }
+    for name, (sensor, profile) in streams.items():
+        pixels, timestamp_ns = images[name]
         if pixels is None:
-            raise DepthcellError(f"recording of {device.serial}: frame {frame.number} has no colour image; add it")
-        for name, value in {**frame.metadata, "frame_timestamp": timestamp_ns // 1000}.items():
-            sensor.set_metadata(getattr(rs.frame_metadata_value, name), int(value))
+            raise DepthcellError(f"recording of {device.serial}: frame {frame.number} has no {name} image; add it")
+        for key, value in {**frame.metadata, "frame_timestamp": timestamp_ns // 1000}.items():
+            sensor.set_metadata(getattr(rs.frame_metadata_value, key), int(value))
         image = rs.software_video_frame()
         image.pixels = np.ascontiguousarray(pixels)
         image.bpp = pixels.itemsize * (pixels.shape[2] if pixels.ndim == 3 else 1)
@@ -135,7 +155,7 @@ def _play(rs: Any, frame: WrittenFrame, device: WrittenDevice, streams: list[tup
         image.domain = rs.timestamp_domain.hardware_clock
         image.frame_number = frame.number
         image.profile = profile.as_video_stream_profile()
-        if pixels.ndim == 2:
+        if name == "depth":
             image.depth_units = device.units_m
         sensor.on_video_frame(image)
 
@@ -152,6 +172,12 @@ def _stereo_sensor(rs: Any, source: Any, device: WrittenDevice) -> Any:
 def _depth_stream(rs: Any, sensor: Any, device: WrittenDevice) -> Any:
     stream = _video_stream(rs, device.depth, device.frame_rate_hz)
     stream.type, stream.uid, stream.fmt, stream.bpp = rs.stream.depth, 1, rs.format.z16, 2
+    return sensor.add_video_stream(stream, True)
+
+
+def _infrared_stream(rs: Any, sensor: Any, device: WrittenDevice) -> Any:
+    stream = _video_stream(rs, device.depth, device.frame_rate_hz)
+    stream.type, stream.uid, stream.fmt, stream.bpp, stream.index = rs.stream.infrared, 3, rs.format.y8, 1, 1
     return sensor.add_video_stream(stream, True)
 
 
