@@ -15,8 +15,8 @@ from depthcell.acquisition.damage import DamageError
 from depthcell.acquisition.db3dialect import Db3Dialect
 from depthcell.acquisition.dialect import Dialect
 from depthcell.acquisition.framereader import read_frames, read_header
-from depthcell.acquisition.frameset import CameraFrame, ColorImage, DepthImage
-from depthcell.acquisition.pairing import PATIENCE, Pair, pair_frames
+from depthcell.acquisition.frameset import CameraFrame, ColorImage, DepthImage, InfraredImage
+from depthcell.acquisition.pairing import PATIENCE, Shot, pair_frames
 from depthcell.acquisition.recordedframe import RecordedFrame, Stream, StreamKind
 from depthcell.acquisition.rosmessage import RosMessage
 from depthcell.acquisition.transform import RigidTransform
@@ -93,7 +93,7 @@ class Recording:
             yield from read_frames(source.messages(self.path), source.dialect)
 
     def camera_frames(self, tolerance_ns: int | None = None) -> Iterator[CameraFrame]:
-        """Depth and colour paired by their timestamps; what finds no partner comes alone, nothing is dropped.
+        """Depth, left infrared and colour by their timestamps; what finds no partner comes alone, nothing is dropped.
 
         A pair's metadata are the depth image's, and the colour image's with "color:" before their names.
 
@@ -104,15 +104,17 @@ class Recording:
             DepthcellError: as for `frames`, and where an image has no intrinsics, a depth image no units, or a colour
                 image no colours.
         """
-        streams = [stream for stream in self.streams if stream.kind in (StreamKind.DEPTH, StreamKind.COLOR)]
+        kinds = (StreamKind.DEPTH, StreamKind.COLOR, StreamKind.INFRARED)
+        streams = [stream for stream in self.streams if stream.kind in kinds]
         if tolerance_ns is None:
             tolerance_ns = 500_000_000 // max([stream.fps for stream in streams], default=1)
         patience = PATIENCE if len(streams) > 1 else 0
-        for pair in pair_frames(self.frames(), tolerance_ns, patience):
-            yield self._camera_frame(pair)
+        has_infrared = any(stream.kind is StreamKind.INFRARED for stream in streams)
+        for shot in pair_frames(self.frames(), tolerance_ns, patience, has_infrared=has_infrared):
+            yield self._camera_frame(shot)
 
-    def _camera_frame(self, pair: Pair) -> CameraFrame:
-        depth, color = pair
+    def _camera_frame(self, shot: Shot) -> CameraFrame:
+        depth, color, infrared = shot
         metadata: dict[str, int | float] = {} if color is None else dict(color.metadata)
         if depth is not None:
             metadata = {**depth.metadata, **{f"color:{name}": value for name, value in metadata.items()}}
@@ -124,6 +126,7 @@ class Recording:
                 None if color is None else _color_image(color),
                 self.T_color_depth,
                 MappingProxyType(metadata),
+                None if infrared is None else _infrared_image(infrared),
             )
 
     def _depth_image(self, frame: RecordedFrame) -> DepthImage:
@@ -150,6 +153,14 @@ def _color_image(frame: RecordedFrame) -> ColorImage:
             Reason.RECORDING_UNSUPPORTED,
         )
     return ColorImage(
+        frame.pixels.astype(np.uint8, copy=False), frame.stream.intrinsics, frame.timestamp_ns, frame.number
+    )
+
+
+def _infrared_image(frame: RecordedFrame) -> InfraredImage:
+    if frame.stream.intrinsics is None:
+        raise DepthcellError("its infrared has no intrinsics; record it anew", Reason.RECORDING_UNSUPPORTED)
+    return InfraredImage(
         frame.pixels.astype(np.uint8, copy=False), frame.stream.intrinsics, frame.timestamp_ns, frame.number
     )
 

@@ -2,13 +2,14 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depthcell.acquisition.pairing import Pair, pair_frames
+from depthcell.acquisition.pairing import Shot, pair_frames
 from depthcell.acquisition.pixelformat import Layout, PixelFormat
 from depthcell.acquisition.recordedframe import RecordedFrame, Stream, StreamKind
 from depthcell.errors import DepthcellError, Reason
@@ -33,8 +34,8 @@ def colors(*times_ns: int) -> list[RecordedFrame]:
     return [frame(StreamKind.COLOR, time, number) for number, time in enumerate(times_ns)]
 
 
-def times(pairs: Sequence[Pair]) -> list[tuple[int | None, int | None]]:
-    return [(when(depth), when(color)) for depth, color in pairs]
+def times(pairs: Sequence[Shot]) -> list[tuple[int | None, int | None]]:
+    return [(when(depth), when(color)) for depth, color, _ in pairs]
 
 
 def when(frame: RecordedFrame | None) -> int | None:
@@ -102,9 +103,9 @@ def test_nothing_is_lost_or_doubled(
         stream = order.choice([stream for stream in waiting if stream])
         frames.append(stream.pop(0))
     pairs = list(pair_frames(frames, tolerance_ns, patience))
-    assert [depth.number for depth, _ in pairs if depth is not None] == list(range(len(depth_times)))
-    assert [color.number for _, color in pairs if color is not None] == list(range(len(color_times)))
-    for depth, color in pairs:
+    assert [depth.number for depth, _, _ in pairs if depth is not None] == list(range(len(depth_times)))
+    assert [color.number for _, color, _ in pairs if color is not None] == list(range(len(color_times)))
+    for depth, color, _ in pairs:
         if depth is not None and color is not None:
             assert abs(depth.timestamp_ns - color.timestamp_ns) <= tolerance_ns
 
@@ -128,7 +129,7 @@ def test_steady_streams_pair_image_by_image(
         for number in color_numbers
     ]
     frames = [event[2] for event in sorted(events, key=lambda event: event[:2])]
-    found = [(d and d.number, c and c.number) for d, c in pair_frames(frames, PERIOD_NS // 2)]
+    found = [(d and d.number, c and c.number) for d, c, _ in pair_frames(frames, PERIOD_NS // 2)]
     both = [(number, number) for number in depth_numbers if number in color_numbers]
     assert [pair for pair in found if None not in pair] == both
     assert len(found) == len(depth_numbers) + len(color_numbers) - len(both)
@@ -143,3 +144,40 @@ def test_other_streams_are_left_out() -> None:
 def test_one_stream_alone_comes_in_order(patience: int) -> None:
     found = list(pair_frames(depths(1, 2, 3), 10, patience))
     assert times(found) == [(1, None), (2, None), (3, None)]
+
+
+def infrareds(*times_ns: int, index: int = 1) -> list[RecordedFrame]:
+    return [
+        replace(each, stream=replace(each.stream, kind=StreamKind.INFRARED, index=index)) for each in depths(*times_ns)
+    ]
+
+
+def shots(frames: Sequence[RecordedFrame]) -> list[tuple[int | None, ...]]:
+    return [tuple(map(when, shot)) for shot in pair_frames(frames, 10, has_infrared=True)]
+
+
+def test_infrared_comes_with_its_depth_whichever_is_first() -> None:
+    frames = [*depths(0), *infrareds(0), *colors(3), *infrareds(100), *colors(101), *depths(100)]
+    assert shots(frames) == [(0, 3, 0), (100, 101, 100)]
+
+
+def test_infrared_alone_pairs_with_colour() -> None:
+    assert shots([*infrareds(0, 100), *colors(1, 101)]) == [(None, 1, 0), (None, 101, 100)]
+
+
+def test_the_right_imager_is_left_out() -> None:
+    assert shots([*depths(0), *infrareds(0, index=2)]) == [(0, None, None)]
+
+
+@given(TIMES, TIMES, TIMES, st.randoms(use_true_random=False))
+def test_no_image_of_three_streams_is_lost_or_doubled(
+    depth_times: list[int], color_times: list[int], infrared_times: list[int], order: random.Random
+) -> None:
+    waiting = [depths(*depth_times), colors(*color_times), infrareds(*infrared_times)]
+    frames = []
+    while any(waiting):
+        stream = order.choice([stream for stream in waiting if stream])
+        frames.append(stream.pop(0))
+    found = list(pair_frames(frames, 3, 2, has_infrared=True))
+    for place, count in enumerate(map(len, (depth_times, color_times, infrared_times))):
+        assert [shot[place].number for shot in found if shot[place] is not None] == list(range(count))
