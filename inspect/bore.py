@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.transform import FloatArray
+from depthcell.calib.correlated_fit import Fit, evenly, fit_linear, noise_covariance
 from depthcell.fusion.partcloud import PartCloud
-from depthcell.inspect.correlated_fit import Fit, evenly, fit_linear, noise_covariance
 from depthcell.inspect.decision import COVERAGE_FACTOR, Judged, decide
 from depthcell.inspect.observation import Observation
 from depthcell.inspect.recipe import BoreSection

@@ -5,17 +5,13 @@ be proven at 95 %; what lies in between is CANNOT-TELL. A part is OK only when e
 missing. A proven defect is NOK whatever else is missing.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from depthcell.calib.conformity import COVERAGE_FACTOR, GUARD_FACTOR, conforms
 from depthcell.inspect.verdict import Decision
 
-GUARD_FACTOR = 1.645
-"""Width of a guard band in standard uncertainties: 95 % one-sided of a normal distribution (ISO 14253-1:2017, 5.3)."""
-
-COVERAGE_FACTOR = 2.0
-"""k of an interval written for people, about 95 % (GUM 6.2.1)."""
+__all__ = ["COVERAGE_FACTOR", "GUARD_FACTOR", "Judged", "combine", "decide"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +41,7 @@ def decide(value: float, u: float, lower: float | None, upper: float | None) -> 
         lower: smallest value the tolerance allows; None where there is none.
         upper: largest value the tolerance allows; None where there is none.
     """
-    if not (math.isfinite(value) and math.isfinite(u) and u >= 0):
-        return Decision.CANNOT_TELL
-    guard = GUARD_FACTOR * u
-    if (lower is not None and value < lower - guard) or (upper is not None and value > upper + guard):
-        return Decision.NOK
-    inside = (lower is None or value >= lower + guard) and (upper is None or value <= upper - guard)
-    return Decision.OK if inside else Decision.CANNOT_TELL
+    return {True: Decision.OK, False: Decision.NOK, None: Decision.CANNOT_TELL}[conforms(value, u, lower, upper)]
 
 
 def combine(checks: Sequence[Judged], gaps: Sequence[str]) -> tuple[Decision, tuple[str, ...]]:

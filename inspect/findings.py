@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.transform import FloatArray
+from depthcell.calib.correlated_fit import evenly, fit_linear, noise_covariance
 from depthcell.inspect.color_check import ColorScore
-from depthcell.inspect.correlated_fit import evenly, fit_linear, noise_covariance
 from depthcell.inspect.decision import COVERAGE_FACTOR
 from depthcell.inspect.deviation import DeviationScales, mean_correlation
 from depthcell.inspect.naming import Shape, color_kind, region_shape, shape_kind

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depthcell.acquisition.transform import RigidTransform
+from depthcell.calib.correlated_fit import evenly, fit_linear, noise_covariance
 from depthcell.fusion.align import Alignment
 from depthcell.fusion.fuse import FusedPart
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.inspect.bore import BoreCheck, check_bore
-from depthcell.inspect.correlated_fit import evenly, fit_linear, noise_covariance
 from depthcell.inspect.deviation import DeviationMap, PointDeviation
 from depthcell.inspect.observation import Observation
 from depthcell.inspect.recipe import BoreSection
