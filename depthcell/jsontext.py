@@ -49,7 +49,8 @@ def describe_properties(definition: dict[str, Any]) -> None:
     """Turn the "Attributes:" of a class's docstring into the descriptions of its properties."""
     # Python 3.13 strips a docstring's indentation, older ones keep it: `cleandoc` makes them the same.
     summary, _, attributes = cleandoc(definition["description"]).partition("\n\nAttributes:\n")
-    definition["description"] = " ".join(summary.split())
-    for names, text in re.findall(r"^ +([a-z][\w, ]*): (.*)$", attributes, flags=re.MULTILINE):
+    definition["description"] = " ".join(summary.split("\n\nRaises:\n")[0].split())
+    listed = attributes.split("\n\n")[0]
+    for names, text in re.findall(r"^ {4}([A-Za-z][\w, ]*): (.*(?:\n {8,}.*)*)$", listed, flags=re.MULTILINE):
         for name in names.split(", "):
-            definition["properties"][name]["description"] = text.replace("None", "null")
+            definition["properties"][name]["description"] = " ".join(text.split()).replace("None", "null")

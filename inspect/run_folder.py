@@ -52,7 +52,7 @@ class RunFolder:
     def write_configuration(self, recipe: Recipe, cell: Cell, **circumstances: object) -> None:
         """Keep what the verdicts were drawn with: recipe and cell in full, software, and how the run was called."""
         write_text(self.path / "recipe.json", recipe.to_json())
-        write_text(self.path / "cell.json", cell.to_json())
+        cell.save(self.path / "cell.json")
         content = {"software": software_versions(), **circumstances}
         write_text(self.path / "run.json", json.dumps(content, indent=2, default=str) + "\n")
 

@@ -1,6 +1,7 @@
 """What several test files share: verdicts, and an inspected part with known defects, both made by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +35,15 @@ MakeVerdict = Callable[..., Verdict]
 SERIALS = ("405000001", "405000002")
 DENT_M = np.array([0.010, 0.005])
 STAIN_M = np.array([-0.018, -0.008])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def key_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep this station's keys out of the tests, and the tests' out of the station's; subprocesses inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("depthcell_home")
+        patch.setenv("DEPTHCELL_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,13 @@
 """The cell file: what goes in comes out, and what is wrong is named. The cell of a camera as built."""
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,10 +18,13 @@ from depthcell.acquisition.frameset import CameraFrame, ColorImage, DepthImage
 from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import Cell, CellCamera, DisparityNoise, camera_covariance, lens_names
+from depthcell.calib.cellfile import json_schema, seal_cell
 from depthcell.calib.depthcorrection import DepthCorrection
 from depthcell.calib.factory import factory_cell
+from depthcell.calib.seal import fingerprint, station_public_key, trust
 from depthcell.errors import DepthcellError, Reason
 
+SCHEMA = Path(__file__).resolve().parents[1] / "docs" / "cell.schema.json"
 VECTORS = arrays(np.float64, 3, elements=st.floats(-2.0, 2.0))
 SMALL = st.floats(0, 1)
 POSITIVE = st.floats(1e-3, 1e4)
@@ -184,6 +189,104 @@ def test_a_wrong_field_is_named(tmp_path: Path, change: Callable[[Any], None], w
         Cell.load(path)
     assert refusal.value.reason is Reason.CELL_INVALID
     assert str(path) in str(refusal.value)
+
+
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "cell.json"
+    plain_cell().save(path)
+    return path
+
+
+CHANGES: list[Callable[[Any], None]] = [
+    put("renamed", "name"),
+    put(0.05000001, "cameras", 0, "baseline_m"),
+    put("1e-30", "cameras", 0, "covariance", "rows", 0),
+    put("2026-02-01T00:00:00Z", "calibrated_at"),
+    put("0" * 128, "seal", "signature"),
+    put("0" * 64, "seal", "public_key"),
+    lambda content: content["cameras"].reverse(),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_file_is_refused_until_someone_seals_it_anew(tmp_path: Path, change: Callable[[Any], None]) -> None:
+    path = saved(tmp_path)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(DepthcellError, match=r"changed after it was sealed.*depthcell calibrate seal") as refusal:
+        Cell.load(path)
+    assert refusal.value.reason is Reason.CELL_INVALID
+    assert str(refusal.value).startswith(f"cell {path}: ")
+    assert seal_cell(path) == fingerprint(station_public_key())
+    assert len(Cell.load(path).cameras) == 2
+
+
+def test_a_file_without_a_seal_is_refused_until_someone_seals_it(tmp_path: Path) -> None:
+    path = tmp_path / "cell.json"
+    path.write_text(plain_cell().to_json())
+    with pytest.raises(DepthcellError, match=r"seal: is missing.*depthcell calibrate seal .*cell\.json") as refusal:
+        Cell.load(path)
+    assert refusal.value.reason is Reason.CELL_INVALID
+    seal_cell(path)
+    assert Cell.load(path).sha256 == plain_cell().sha256
+
+
+def test_a_cell_of_another_station_is_refused_until_that_station_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEPTHCELL_HOME", str(tmp_path / "there"))
+    path, theirs = saved(tmp_path), fingerprint(station_public_key())
+    monkeypatch.setenv("DEPTHCELL_HOME", str(tmp_path / "here"))
+    with pytest.raises(DepthcellError, match=rf"cell\.json: is sealed by key {theirs}, which .* not trust") as refusal:
+        Cell.load(path)
+    assert refusal.value.reason is Reason.CELL_INVALID
+    trust(tmp_path / "there" / "station.pub")
+    assert Cell.load(path).sha256 == plain_cell().sha256
+
+
+def test_a_wrong_field_is_named_before_the_seal_is_looked_at(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    content = json.loads(path.read_text())
+    put(-0.05, "cameras", 0, "baseline_m")(content)
+    path.write_text(json.dumps(content))
+    for read in (Cell.load, seal_cell):
+        with pytest.raises(DepthcellError, match="camera A: baseline_m must be positive"):
+            read(path)
+
+
+def test_layout_is_not_content(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(sorted(content.items(), reverse=True)), indent=7).replace("\n", "\r\n"))
+    assert Cell.load(path).sha256 == plain_cell().sha256
+
+
+def test_the_same_cell_gives_the_same_file(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    before = path.read_bytes()
+    Cell.load(path).save(path)
+    assert path.read_bytes() == before
+
+
+def test_the_committed_schema_is_what_the_code_says_and_what_is_written(tmp_path: Path) -> None:
+    assert json.loads(SCHEMA.read_text()) == json_schema(), (
+        "docs/cell.schema.json is stale: write cellfile.json_schema() into it"
+    )
+    validator = jsonschema.Draft202012Validator(json_schema())
+    content = json.loads(saved(tmp_path).read_text())
+    validator.validate(content)
+    for change in (put(1, "schema_version"), remove("cameras", 0, "baseline_m"), put(1, "cameras", 0, "colour")):
+        bad = copy.deepcopy(content)
+        change(bad)
+        assert not validator.is_valid(bad)
+    undescribed = [
+        f"{name}.{field}"
+        for name, definition in json_schema()["$defs"].items()
+        for field, property_ in definition.get("properties", {}).items()
+        if not property_.get("description")
+    ]
+    assert undescribed == []
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_a_wrong_recipe_names_file_and_field(line: Path, call: Callable[..., Sai
 
 
 def test_a_broken_cell_is_named(line: Path, call: Callable[..., Said]) -> None:
-    (line / "cell.json").write_text('{"schema_version": 1, "name": 5}')
+    (line / "cell.json").write_text('{"schema_version": 2, "name": 5}')
     said = call("inspect", line)
     assert said.code == 2
     assert re.search(r"cell .*cell\.json: .*name", said.err)
