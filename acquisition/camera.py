@@ -12,8 +12,8 @@ from depthcell.acquisition.devicesource import DeviceSource
 from depthcell.acquisition.frameset import CameraFrame
 from depthcell.acquisition.recordedframe import StreamKind
 from depthcell.acquisition.sdk import realsense
-from depthcell.acquisition.sdkframe import camera_frame
-from depthcell.acquisition.sensorstreams import FrameTally, Instant, SensorStreams
+from depthcell.acquisition.sdkframe import Instant, camera_frame
+from depthcell.acquisition.sensorstreams import FrameTally, SensorStreams
 from depthcell.errors import DepthcellError, Reason
 
 FIRST_RETRY_S = 0.1
@@ -130,7 +130,7 @@ class RealSenseCamera:
         """
         if self._instant is None:
             raise DepthcellError(f"camera {self.settings.serial}: nothing was captured; call capture() first")
-        return camera_frame(self._identity, self._instant.depth, self._instant.color, self._baseline_m)
+        return camera_frame(self._identity, self._instant, self._baseline_m)
 
     def _open(self) -> None:
         device = self._source.find(self.settings.serial)
@@ -140,7 +140,7 @@ class RealSenseCamera:
         chosen = choose_streams(device, self.settings)
         configure(device, self.settings, chosen)
         self._identity = (self.settings.serial, device.get_info(rs.camera_info.name))
-        depth = chosen.get(StreamKind.DEPTH)
+        depth = chosen.get(StreamKind.DEPTH) or chosen.get(StreamKind.INFRARED)
         if depth is not None and depth[0].supports(rs.option.stereo_baseline):
             self._baseline_m = depth[0].get_option(rs.option.stereo_baseline) / 1e3
         with ExitStack() as opened:

@@ -95,7 +95,7 @@ class CameraSettings:
 
     Attributes:
         serial: the device's serial number, as `depthcell devices` lists it.
-        depth, color: the streams; at least one.
+        depth, color, infrared: the streams; at least one. Infrared is that of the left imager, for calibration.
         sync: part in hardware synchronisation.
         preset: advanced-mode JSON file, as the RealSense Viewer saves it.
         depth_exposure: of the stereo imagers (on a D405 colour comes from them too).
@@ -117,18 +117,23 @@ class CameraSettings:
     laser_power_mw: int | None = None
     silent_after_s: float = 2.0
     lost_after_s: float = 30.0
+    infrared: StreamSettings | None = None
 
     def __post_init__(self) -> None:
         if not self.streams:
-            raise DepthcellError(f"camera {self.serial}: needs a depth or a colour stream")
+            raise DepthcellError(f"camera {self.serial}: needs a depth, colour or infrared stream")
         if not 0 < self.silent_after_s <= self.lost_after_s:
             raise DepthcellError(f"camera {self.serial}: silent_after_s must lie between 0 and lost_after_s")
 
     @property
     def streams(self) -> Mapping[StreamKind, StreamSettings]:
         """The streams asked for, depth first."""
-        both = {StreamKind.DEPTH: self.depth, StreamKind.COLOR: self.color}
-        return {kind: stream for kind, stream in both.items() if stream is not None}
+        asked = {
+            StreamKind.DEPTH: self.depth,
+            StreamKind.INFRARED: self.infrared,
+            StreamKind.COLOR: self.color,
+        }
+        return {kind: stream for kind, stream in asked.items() if stream is not None}
 
     @property
     def frames_per_second(self) -> int:

@@ -40,6 +40,9 @@ def record(  # noqa: PLR0913, PLR0917 - one parameter for each option of the ver
     seconds: Annotated[float | None, typer.Option(help="How long; until Ctrl-C if not given.")] = None,
     depth: Annotated[str, typer.Option(help="Depth stream as WIDTHxHEIGHT@FPS, or none.")] = "848x480@30",
     color: Annotated[str, typer.Option(help="Colour stream as WIDTHxHEIGHT@FPS, or none.")] = "848x480@30",
+    infrared: Annotated[
+        str, typer.Option(help="Left infrared stream as WIDTHxHEIGHT@FPS, or none; a calibration needs it.")
+    ] = "none",
     master: Annotated[str | None, typer.Option(help="Camera that triggers the others, which become slaves.")] = None,
     genlock: Annotated[bool, typer.Option("--genlock", help="All wait for an outside trigger.")] = False,
     preset: Annotated[Path | None, typer.Option(help="Advanced-mode JSON file, loaded into every camera.")] = None,
@@ -78,6 +81,7 @@ def record(  # noqa: PLR0913, PLR0917 - one parameter for each option of the ver
             camerasettings.ExposureSettings(exposure_us, gain) if exposure_us or gain else None,
             emitter=emitter,
             laser_power_mw=laser_mw,
+            infrared=stream(infrared),
         )
         for serial, role in camerasettings.sync_roles(serials, master, genlock).items()
     ]

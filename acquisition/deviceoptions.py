@@ -15,7 +15,9 @@ SdkDevice: TypeAlias = Any
 SdkSensor: TypeAlias = Any
 SdkProfile: TypeAlias = Any
 
-FORMATS = {StreamKind.DEPTH: "z16", StreamKind.COLOR: "rgb8"}
+FORMATS = {StreamKind.DEPTH: "z16", StreamKind.COLOR: "rgb8", StreamKind.INFRARED: "y8"}
+LEFT_IMAGER = 1
+"""Index of the infrared stream whose image lies on the depth image's grid."""
 COLOR_EXPOSURE_UNIT_US = 100
 """The colour sensor's option `exposure` counts in 100 us (UVC "Exposure Time, Absolute"), the stereo sensor's in us."""
 
@@ -42,6 +44,8 @@ def _choose(device: SdkDevice, serial: str, kind: StreamKind, wanted: StreamSett
     for sensor in device.query_sensors():
         for profile in sensor.get_stream_profiles():
             if profile.stream_type() != rs.stream.__members__[kind] or profile.format().name != FORMATS[kind]:
+                continue
+            if kind is StreamKind.INFRARED and profile.stream_index() != LEFT_IMAGER:
                 continue
             video = profile.as_video_stream_profile()
             stream = StreamSettings(video.width(), video.height(), profile.fps())
@@ -70,11 +74,12 @@ def configure(device: SdkDevice, settings: CameraSettings, chosen: Chosen) -> No
     for sensor in sensors.values():
         # Global time is a fit of the host's clock by the SDK: it jitters and jumps.
         _set_where_offered(sensor, settings.serial, "global_time_enabled", 0)
-    if StreamKind.DEPTH in sensors:
-        _configure_depth(sensors[StreamKind.DEPTH], settings)
+    stereo = sensors.get(StreamKind.DEPTH) or sensors.get(StreamKind.INFRARED)
+    if stereo is not None:
+        _configure_depth(stereo, settings)
     if settings.color_exposure is not None:
         color = sensors.get(StreamKind.COLOR)
-        if color is None or _is_same(color, sensors.get(StreamKind.DEPTH)):
+        if color is None or _is_same(color, stereo):
             raise DepthcellError(
                 f"camera {settings.serial}: color_exposure: it has no colour stream of a sensor of its own; "
                 "set depth_exposure instead"

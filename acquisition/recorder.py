@@ -20,7 +20,7 @@ from depthcell.acquisition.recordingfile import image_count, recorded, settle
 from depthcell.acquisition.writtencount import WrittenCount
 from depthcell.errors import DepthcellError, Reason
 
-PIXEL_BYTES = {StreamKind.DEPTH: 2, StreamKind.COLOR: 3}
+PIXEL_BYTES = {StreamKind.DEPTH: 2, StreamKind.COLOR: 3, StreamKind.INFRARED: 1}
 PACKED_SHARE = 0.6
 """PNG's share of the raw size that is planned with; a real D435's images took 0.30 (depth) and 0.37 (colour)."""
 LEAST_SECONDS = 10.0

@@ -1,12 +1,13 @@
 """The SDK's frames become ours, at the edge and nowhere else."""
 
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from depthcell.acquisition.dialect import Lens, nearest_rotation
-from depthcell.acquisition.frameset import CameraFrame, ColorImage, DepthImage
+from depthcell.acquisition.frameset import CameraFrame, ColorImage, DepthImage, InfraredImage
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.sdk import realsense
 from depthcell.acquisition.transform import RigidTransform
@@ -21,18 +22,25 @@ def timestamp_ns(frame: SdkFrame) -> int:
     return round(timestamp_ms * 1e6)
 
 
-def camera_frame(
-    identity: tuple[str, str], depth: SdkFrame | None, color: SdkFrame | None, baseline_m: float | None
-) -> CameraFrame:
-    """Depth and colour of one instant in depthcell's terms; the pixels are copied.
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """The SDK's frames of one instant, Z16, RGB8 and Y8 of the left imager; at least one is there."""
+
+    depth: SdkFrame | None
+    color: SdkFrame | None
+    infrared: SdkFrame | None = None
+
+
+def camera_frame(identity: tuple[str, str], instant: Instant, baseline_m: float | None) -> CameraFrame:
+    """The images of one instant in depthcell's terms; the pixels are copied.
 
     Args:
         identity: serial number and model of the camera.
-        depth: the SDK's Z16 frame; at least one of the two is there.
-        color: the SDK's RGB8 frame.
+        instant: the SDK's frames.
         baseline_m: of the stereo pair, None where not known.
     """
     serial, model = identity
+    depth, color, infrared = instant.depth, instant.color, instant.infrared
     T_color_depth = None
     if depth is not None and color is not None:
         T_color_depth = _color_from_depth(serial, depth.get_profile(), color.get_profile())
@@ -46,6 +54,7 @@ def camera_frame(
         None if color is None else _color_image(color),
         T_color_depth,
         MappingProxyType(metadata),
+        None if infrared is None else _infrared_image(infrared),
     )
 
 
@@ -63,6 +72,11 @@ def _depth_image(frame: SdkFrame, baseline_m: float | None) -> DepthImage:
 def _color_image(frame: SdkFrame) -> ColorImage:
     rgb = np.array(frame.get_data(), dtype=np.uint8)
     return ColorImage(rgb, _intrinsics(frame), timestamp_ns(frame), frame.get_frame_number())
+
+
+def _infrared_image(frame: SdkFrame) -> InfraredImage:
+    intensity = np.array(frame.get_data(), dtype=np.uint8)
+    return InfraredImage(intensity, _intrinsics(frame), timestamp_ns(frame), frame.get_frame_number())
 
 
 def _intrinsics(frame: SdkFrame) -> Intrinsics:

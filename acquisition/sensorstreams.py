@@ -10,12 +10,12 @@ from depthcell.acquisition.camerasettings import CameraSettings
 from depthcell.acquisition.deviceoptions import SdkDevice, SdkProfile, SdkSensor, choose_streams
 from depthcell.acquisition.recordedframe import StreamKind
 from depthcell.acquisition.sdk import realsense
-from depthcell.acquisition.sdkframe import SdkFrame, timestamp_ns
+from depthcell.acquisition.sdkframe import Instant, SdkFrame, timestamp_ns
 
 QUEUE_FRAMES = 64
 """Half a second of two streams at 60 frames a second; beyond, the SDK drops the oldest, which `dropped` counts."""
 PATIENCE = 3
-"""Images of one stream that wait for the other: colour takes longer over USB, by less than this."""
+"""Images of one stream that wait for the others: colour takes longer over USB, by less than this."""
 
 
 @dataclass(slots=True)
@@ -39,18 +39,10 @@ class FrameTally:
         self._latest = number
 
 
-@dataclass(frozen=True, slots=True)
-class Instant:
-    """The SDK's frames of one instant; at least one is there."""
-
-    depth: SdkFrame | None
-    color: SdkFrame | None
-
-
 class SensorStreams:
     """Open streams of a device, closed on leaving the context.
 
-    Depth and colour that lie within half a frame interval make one instant; what finds no partner comes alone.
+    Images of all streams that lie within half a frame interval make one instant; what finds no partner comes alone.
     """
 
     def __init__(self, device: SdkDevice, settings: CameraSettings) -> None:
@@ -119,16 +111,15 @@ class SensorStreams:
         times_ns = {kind: timestamp_ns(queue[0]) for kind, queue in self._waiting.items() if queue}
         if not times_ns:
             return None
-        if len(times_ns) < len(self._waiting):
-            (kind,) = times_ns
-            return self._pop({kind}) if len(self._waiting[kind]) > PATIENCE else None
         first = min(times_ns, key=lambda kind: times_ns[kind])
+        if len(times_ns) < len(self._waiting) and len(self._waiting[first]) <= PATIENCE:
+            return None
         together = {kind for kind, each_ns in times_ns.items() if each_ns - times_ns[first] <= self._tolerance_ns}
         return self._pop(together)
 
     def _pop(self, kinds: set[StreamKind]) -> Instant:
         frames = {kind: self._waiting[kind].popleft() for kind in kinds}
-        return Instant(frames.get(StreamKind.DEPTH), frames.get(StreamKind.COLOR))
+        return Instant(frames.get(StreamKind.DEPTH), frames.get(StreamKind.COLOR), frames.get(StreamKind.INFRARED))
 
 
 def _do_if_possible(step: SdkSensor) -> None:

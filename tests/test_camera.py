@@ -280,3 +280,41 @@ def test_live_sets_go_on_while_a_camera_is_away() -> None:
         while not later[-1].is_complete:
             later.append(next(sets))
         assert len(later) <= 2
+
+
+def test_infrared_of_the_left_imager_comes_with_its_depth() -> None:
+    hardware = SoftwareCamera("A")
+    settings = CameraSettings("A", SMALL, SMALL, silent_after_s=5.0, infrared=SMALL)
+    with RealSenseCamera(settings, SoftwareBus.of(hardware)) as camera:
+        for number in (1, 2):
+            hardware.send(number)
+            hardware.send_infrared(number)
+        for number in (1, 2):
+            assert camera.capture(5.0)
+            frame = camera.read()
+            assert frame.depth is not None
+            assert frame.color is not None
+            assert frame.infrared is not None
+            assert frame.infrared.timestamp_ns == frame.depth.timestamp_ns
+            assert frame.infrared.intrinsics == frame.depth.intrinsics
+            np.testing.assert_array_equal(frame.infrared.intensity, hardware.infrared_image(number))
+
+
+def test_infrared_that_is_lost_holds_nothing_back() -> None:
+    hardware = SoftwareCamera("A")
+    settings = CameraSettings("A", SMALL, None, silent_after_s=5.0, infrared=SMALL)
+    with RealSenseCamera(settings, SoftwareBus.of(hardware)) as camera:
+        for number in range(1, 6):
+            hardware.send_depth(number)
+        assert camera.capture(5.0)
+        assert camera.read().infrared is None
+
+
+def test_infrared_alone_is_a_stream_like_the_others() -> None:
+    hardware = SoftwareCamera("A")
+    with RealSenseCamera(CameraSettings("A", None, None, infrared=SMALL), SoftwareBus.of(hardware)) as camera:
+        hardware.send_infrared(7)
+        assert camera.capture(5.0)
+        frame = camera.read()
+        assert (frame.depth, frame.color) == (None, None)
+        assert frame.timestamp_ns == frame.infrared.timestamp_ns if frame.infrared else False

@@ -136,7 +136,7 @@ def test_a_stream_written_wrongly_is_refused(text: str) -> None:
 def test_contradictory_settings_are_refused_by_name() -> None:
     with pytest.raises(DepthcellError, match=r"exposure\.gain"):
         ExposureSettings(None, 16)
-    with pytest.raises(DepthcellError, match="needs a depth or a colour stream"):
+    with pytest.raises(DepthcellError, match="needs a depth, colour or infrared stream"):
         CameraSettings("A", None, None)
     with pytest.raises(DepthcellError, match="silent_after_s"):
         CameraSettings("A", silent_after_s=60, lost_after_s=30)

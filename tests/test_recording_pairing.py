@@ -180,4 +180,5 @@ def test_no_image_of_three_streams_is_lost_or_doubled(
         frames.append(stream.pop(0))
     found = list(pair_frames(frames, 3, 2, has_infrared=True))
     for place, count in enumerate(map(len, (depth_times, color_times, infrared_times))):
-        assert [shot[place].number for shot in found if shot[place] is not None] == list(range(count))
+        images = [shot[place] for shot in found]
+        assert [image.number for image in images if image is not None] == list(range(count))

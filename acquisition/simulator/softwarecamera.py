@@ -64,6 +64,7 @@ class SoftwareCamera:
         self.rgb = self.stereo if model == "D405" else self._sensor("RGB Camera", COLOR_OPTIONS)
         self.depth_profile = self._profile(self.stereo, rs.stream.depth, rs.format.z16, 2, 1)
         self.color_profile = self._profile(self.rgb, rs.stream.color, rs.format.rgb8, 3, 2)
+        self.infrared_profile = self._profile(self.stereo, rs.stream.infrared, rs.format.y8, 1, 3, index=1)
         shift = rs.extrinsics()
         shift.rotation, shift.translation = [0, 1, 0, -1, 0, 0, 0, 0, 1], [0.015, 0.001, 0.002]
         self.depth_profile.register_extrinsics_to(self.color_profile, shift)
@@ -76,14 +77,14 @@ class SoftwareCamera:
             sensor.add_option(getattr(self.rs.option, option), span, True)
         return sensor
 
-    def _profile(self, sensor: Any, kind: Any, pixel_format: Any, pixel_bytes: int, uid: int) -> Any:
+    def _profile(self, sensor: Any, kind: Any, pixel_format: Any, pixel_bytes: int, uid: int, index: int = 0) -> Any:
         lens = self.rs.intrinsics()
         lens.width, lens.height = self.stream.width_px, self.stream.height_px
         lens.fx = lens.fy = 0.6 * self.stream.width_px
         lens.ppx, lens.ppy = self.stream.width_px / 2, self.stream.height_px / 2
         lens.model, lens.coeffs = self.rs.distortion.brown_conrady, [0.0] * 5
         stream = self.rs.video_stream()
-        stream.type, stream.fmt, stream.bpp, stream.uid, stream.index = kind, pixel_format, pixel_bytes, uid, 0
+        stream.type, stream.fmt, stream.bpp, stream.uid, stream.index = kind, pixel_format, pixel_bytes, uid, index
         stream.width, stream.height, stream.fps = self.stream.width_px, self.stream.height_px, self.stream.fps
         stream.intrinsics = lens
         return sensor.add_video_stream(stream)
@@ -107,6 +108,15 @@ class SoftwareCamera:
         """Send one colour image, by default that of `number` at `number` frame intervals."""
         self._send(self.rgb, self.color_profile, self.rgb_image(number) if rgb is None else rgb, number, time_ns)
 
+    def infrared_image(self, number: int) -> NDArray[Any]:
+        """The left infrared image of this number, (H, W) uint8."""
+        rng = np.random.default_rng(number + 2_000_000)
+        return rng.integers(0, 256, (self.stream.height_px, self.stream.width_px), np.uint8)
+
+    def send_infrared(self, number: int, time_ns: int | None = None) -> None:
+        """Send the left infrared image of this number, by default at `number` frame intervals."""
+        self._send(self.stereo, self.infrared_profile, self.infrared_image(number), number, time_ns)
+
     def send(self, number: int, time_ns: int | None = None) -> None:
         """Depth and colour of one instant."""
         self.send_depth(number, time_ns)
@@ -121,7 +131,7 @@ class SoftwareCamera:
         frame.domain = self.rs.timestamp_domain.hardware_clock
         frame.frame_number = number
         frame.profile = profile.as_video_stream_profile()
-        if pixels.ndim == 2:
+        if pixels.dtype == np.uint16:
             frame.depth_units = 0.001
         sensor.on_video_frame(frame)
 
