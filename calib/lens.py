@@ -1,9 +1,9 @@
 """Projection through a lens, with its derivatives by the point and by the lens: what an adjustment needs.
 
-Models are those of `Intrinsics` that OpenCV can write down: `NONE`, `BROWN_CONRADY` (5 coefficients), `RATIONAL` (8) and
-`THIN_PRISM` (12); formulas in OpenCV calib3d, "Detailed Description". A lens is here a vector
-`(fx, fy, cx, cy, k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4)`, cut after the last coefficient that its model has, in
-the order of `cell.lens_names`.
+Models are those of `Intrinsics` that OpenCV can write down: `NONE`, `BROWN_CONRADY` (5 coefficients), `RATIONAL` (8)
+and `THIN_PRISM` (12); formulas in OpenCV calib3d, "Detailed Description". A lens is here a vector
+`(fx, fy, cx, cy, k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4)`, cut after the last coefficient that its model has,
+in the order of `cell.lens_names`.
 """
 
 from dataclasses import dataclass
@@ -65,14 +65,15 @@ def lens_vector(intrinsics: Intrinsics) -> NDArray[np.float64]:
 
 def lens_from_vector(lens: FloatArray, like: Intrinsics) -> Intrinsics:
     """The `Intrinsics` of a lens vector, with image size and model of `like`."""
-    values = tuple(float(value) for value in lens)
-    coefficients = values[4:] if len(values) > 4 else (0.0,) * 5
-    return Intrinsics(like.width_px, like.height_px, *values[:4], like.distortion, coefficients)
+    fx, fy, cx, cy, *own = (float(value) for value in lens)
+    coefficients = tuple(own) if own else (0.0,) * 5
+    return Intrinsics(like.width_px, like.height_px, fx, fy, cx, cy, like.distortion, coefficients)
 
 
 def project_points(lens: FloatArray, points_cam: FloatArray) -> NDArray[np.float64]:
     """Pixels (N, 2) of points (N, 3) in front of the camera, in metres; no derivatives."""
-    x, y = points_cam[:, 0] / points_cam[:, 2], points_cam[:, 1] / points_cam[:, 2]
+    x: FloatArray = points_cam[:, 0] / points_cam[:, 2]
+    y: FloatArray = points_cam[:, 1] / points_cam[:, 2]
     if len(lens) > 4:
         x, y = _bent(lens, x, y)
     return np.stack((lens[0] * x + lens[2], lens[1] * y + lens[3]), axis=1)
@@ -158,7 +159,7 @@ def _bent(lens: FloatArray, x: FloatArray, y: FloatArray) -> tuple[FloatArray, F
 def _bent_with_jacobians(
     lens: FloatArray, x: FloatArray, y: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray | None]:
-    """Distorted x and y (N,), their slope by ideal x and y (N, 2, 2), and by coefficients (N, 2, C) where there are any."""
+    """Distorted x and y (N,), their slope by ideal x and y (N, 2, 2), and by coefficients (N, 2, C) if any."""
     if len(lens) == 4:
         return x, y, np.broadcast_to(np.eye(2), (len(x), 2, 2)), None
     k1, k2, p1, p2, k3 = lens[4:9]
