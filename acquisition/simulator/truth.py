@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.errors import DepthcellError
@@ -21,6 +22,11 @@ class Pose(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """From a transform, whose frames the field's name says."""
         rotation, translation = transform.rotation_vector_rad.tolist(), transform.translation_m.tolist()
         return cls((rotation[0], rotation[1], rotation[2]), (translation[0], translation[1], translation[2]))
+
+    def transform(self, target: str, source: str) -> RigidTransform:
+        """`T_target_source` from the file's numbers."""
+        rotation_rad, translation_m = np.array(self.rotation_vector_rad), np.array(self.translation_m)
+        return RigidTransform.from_rotation_vector(target, source, rotation_rad, translation_m)
 
 
 class DefectTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
