@@ -28,14 +28,17 @@ class DisparityNoise:
         temporal_px: standard deviation from frame to frame; averages out as 1/sqrt(frames).
         fixed_px: standard deviation of the pattern that stays while nothing moves; does not average out over frames.
         correlation_px: distance in the image over which the noise correlation falls to 1/e.
+        incidence_growth: g in `temporal_px (1 + g tan² theta)`, for a surface whose normal stands at the angle theta
+            to the ray; 0 where nobody measured it.
     """
 
     temporal_px: float
     fixed_px: float
     correlation_px: float
+    incidence_growth: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("temporal_px", "fixed_px", "correlation_px"):
+        for name in ("temporal_px", "fixed_px", "correlation_px", "incidence_growth"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise DepthcellError(f"noise.{name}: must be zero or more, got {value}", Reason.CELL_INVALID)

@@ -116,7 +116,7 @@ def align(
     cameras = [cell.camera(serial) for serial in cloud.serials]
     shared = np.array([sharing(camera.noise.correlation_px, stride) for camera in cameras])
     noise = random_covariance(fit, free, shared[search.points.camera[fit.used]])
-    calibration = systematic_covariance(fit, free, cameras, search.points.share[fit.used])
+    calibration = systematic_covariance(fit, free, cell, cloud.serials, search.points.share[fit.used])
     weakest_sigma_m, weakest = _weakest(noise + calibration)
     # Along a free motion nothing was learnt: any value within reach of the nominal one is as likely (GUM 4.3.7).
     noise += free @ free.T * (settings.capture_m**2 / 3)

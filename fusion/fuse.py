@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from statistics import fmean
 
 from depthcell.acquisition.frameset import CameraFrame, FrameSet
 from depthcell.acquisition.intrinsics import Intrinsics
@@ -15,6 +16,10 @@ from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.region import Region, Window, image_window
 from depthcell.fusion.temporal import ColorAccumulator, DepthAccumulator
 from depthcell.fusion.view import View, ViewSettings, WindowedColor, build_view
+
+TEMPERATURES = ("Asic Temperature", "Temperature")
+"""Names under which a frame's metadata may carry the camera's temperature in °C: the SDK's option, and its own value
+`RS2_FRAME_METADATA_TEMPERATURE`; the first that is there is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +163,15 @@ class _CameraAccumulator:
             T_color_cell = camera.T_color_depth @ T_depth_cell
             self._color_window = image_window(settings.region, camera.color, T_color_cell, reach_px)
         self._color = ColorAccumulator(self._color_window)
+        self._temperatures_c: list[float] = []
 
     def add(self, frame: CameraFrame) -> None:
         """Absorb what the camera gave at one instant."""
         if frame.depth is not None:
             self._check("depth", frame.depth.intrinsics, self._camera.depth)
             self.depth.add(frame.depth)
+            told = next((frame.metadata[name] for name in TEMPERATURES if name in frame.metadata), None)
+            self._temperatures_c += [] if told is None else [float(told)]
         if frame.color is not None and self._camera.color is not None and self._color_window is not None:
             self._check("color", frame.color.intrinsics, self._camera.color)
             self._color.add(frame.color)
@@ -173,7 +181,8 @@ class _CameraAccumulator:
         color = None
         if self._color_window is not None and self._color.frames:
             color = WindowedColor(self._color.mean_rgb(), self._color_window)
-        return build_view(self._camera, self.depth.mean(), color, self._settings.view)
+        temperature_c = fmean(self._temperatures_c) if self._temperatures_c else None
+        return build_view(self._camera, self.depth.mean(), color, self._settings.view, temperature_c)
 
     def _check(self, stream: str, recorded: Intrinsics, stated: Intrinsics) -> None:
         if (recorded.width_px, recorded.height_px) != (stated.width_px, stated.height_px):

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.transform import FloatArray, RigidTransform
-from depthcell.calib.cell import POSE_NAMES, CellCamera
+from depthcell.calib.cell import Cell, CellCamera
+from depthcell.calib.propagation import point_jacobian
 from depthcell.fusion.motion import Basis
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.reference import Reference
-from depthcell.fusion.uncertainty import pose_jacobian
 
 TUKEY = 4.685
 """Cut-off of Tukey's biweight in standard deviations: 95 % efficient on Gaussian noise (Huber, Robust Statistics)."""
@@ -115,46 +115,38 @@ def random_covariance(fit: Fit, free: NDArray[np.float64], shared: FloatArray) -
 
 
 def systematic_covariance(
-    fit: Fit, free: NDArray[np.float64], cameras: Sequence[CellCamera], share: FloatArray
+    fit: Fit, free: NDArray[np.float64], cell: Cell, serials: Sequence[str], share: FloatArray
 ) -> NDArray[np.float64]:
     """Covariance (6, 6) of the solution from the cell's calibration, in the fit's basis; zero along `free`.
 
-    Each camera has 8 errors that all its points share: the 6 of its pose, the scale of its depth and its disparity
-    offset. They lift a point in which it has the share q by q times `D` (N, 8) per unit, and so move the solution by
-    `G = A^-1 sum psi' / sigma² J q D^T`; with Theta their covariance, cameras add up `G Theta G^T` (GUM 5.1.2, in
-    matrix form JCGM 102, 6.2.1.3).
+    All points of a camera share the errors of its P parameters: pose, lens, depth correction. They lift a point in
+    which it has the share q by q times `D` (N, P) per unit, and so move the solution by
+    `G = A^-1 sum psi' / sigma² J q D^T`; with Theta the joint covariance of all cameras' parameters, and G the blocks
+    of all cameras beside each other, that is `G Theta G^T` (GUM 5.2.2, in matrix form JCGM 102, 6.2.1.3).
 
     Args:
         fit: at the solution.
         free: (6, K) motions that were held.
-        cameras: of the cell.
+        cell: of the cameras.
+        serials: of the K cameras.
         share: (N, K) of each camera in each point.
     """
     inverse = _information_inverse(fit, free)
-    total = np.zeros((6, 6))
-    for index, camera in enumerate(cameras):
-        lifts = calibration_jacobian(camera, fit.points_cell, fit.normals_cell)
-        gain = inverse @ np.einsum("n,ni,nj->ij", fit.slope * share[:, index], fit.jacobian, lifts, optimize=True)
-        total += gain @ calibration_covariance(camera) @ gain.T
-    return total
+    gain = np.zeros((6, len(cell.joint_covariance)))
+    for index, serial in enumerate(serials):
+        seen = np.flatnonzero(share[:, index] > 0)
+        points_cell, normals_cell = fit.points_cell.take(seen, axis=0), fit.normals_cell.take(seen, axis=0)
+        lifts = calibration_jacobian(cell.camera(serial), points_cell, normals_cell)
+        weight, motion = fit.slope[seen] * share[seen, index], fit.jacobian.take(seen, axis=0)
+        gain[:, cell.rows_of(serial)] = inverse @ np.einsum("n,ni,nj->ij", weight, motion, lifts, optimize=True)
+    return np.asarray(gain @ cell.joint_covariance @ gain.T)
 
 
 def calibration_jacobian(camera: CellCamera, points_cell: FloatArray, normals_cell: FloatArray) -> FloatArray:
-    """Lift of a camera's points along their normals per calibration error, (N, 8).
-
-    Six of its pose (`RigidTransform.perturbed`), one per relative error of depth (a point moves along its ray by as
-    much of itself), one per pixel of disparity (depth moves by `z² / (f B)`, a point by `z / (f B)` of its ray).
-    """
-    rays_m = points_cell - camera.T_cell_depth.translation_m
-    depth_m = rays_m @ camera.T_cell_depth.rotation[:, 2]
-    per_scale = np.einsum("ij,ij->i", rays_m, normals_cell)
-    per_pixel = per_scale * depth_m / (camera.depth.fx_px * camera.baseline_m)
-    return np.column_stack((pose_jacobian(points_cell, normals_cell), per_scale, per_pixel))
-
-
-def calibration_covariance(camera: CellCamera) -> NDArray[np.float64]:
-    """(8, 8): of the pose, the scale of depth and the disparity offset."""
-    return camera.covariance_of(*POSE_NAMES, "scale", "disparity_offset_px")
+    """Lift of a camera's points along their normals per unit of each of its P parameters, (N, P)."""
+    points_cam = camera.T_cell_depth.inverse() @ points_cell.astype(np.float64)
+    jacobian = point_jacobian(camera, camera.depth.project(points_cam), points_cam[:, 2])
+    return np.asarray(np.einsum("ni,nip->np", normals_cell, jacobian))
 
 
 def sharing(correlation_px: float, stride: int) -> float:

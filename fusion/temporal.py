@@ -179,24 +179,32 @@ def frame_sigma_m(mean: MeanDepth, camera: CellCamera) -> NDArray[np.float32]:
     return np.sqrt(_frame_variance_m2(mean, *_model_variances_m2(mean, camera)))
 
 
-def random_sigma_m(mean: MeanDepth, camera: CellCamera) -> NDArray[np.float32]:
+def random_sigma_m(mean: MeanDepth, camera: CellCamera, tan2: FloatArray | None = None) -> NDArray[np.float32]:
     """Standard uncertainty of `mean.mean_m` from noise, along the optical axis, (H, W) float32.
 
     `u² = sigma²/n + sigma_fixed² + g q²/12` (GUM 4.2.3 for the mean of n frames; 5.1.2 for the sum). Two parts do not
     shrink with n: the fixed pattern of the cell's noise model, and the share g of the sensor's quantisation q
     (GUM F.2.2.1) that hits a part at rest the same way in every frame.
+
+    Args:
+        mean: of the frames.
+        camera: with its noise model.
+        tan2: (H, W) square of the tangent of the angle of incidence, by which the model's noise grows; None: head-on.
     """
     frames = np.maximum(mean.count, 1).astype(np.float32)
-    analogue_m2, lasting_m2 = _model_variances_m2(mean, camera)
+    growth = 1.0 if tan2 is None else 1 + np.float32(camera.noise.incidence_growth) * tan2
+    analogue_m2, lasting_m2 = _model_variances_m2(mean, camera, growth)
     fixed_m2 = np.square(camera.depth_sigma_m(mean.mean_m, camera.noise.fixed_px))
     return np.asarray(
         np.sqrt(_frame_variance_m2(mean, analogue_m2, lasting_m2) / frames + fixed_m2 + lasting_m2), dtype=np.float32
     )
 
 
-def _model_variances_m2(mean: MeanDepth, camera: CellCamera) -> tuple[FloatArray, FloatArray]:
+def _model_variances_m2(
+    mean: MeanDepth, camera: CellCamera, growth: float | FloatArray = 1.0
+) -> tuple[FloatArray, FloatArray]:
     """Of one frame by the cell's noise model: analogue noise, and quantisation that averaging leaves; each (H, W)."""
-    analogue_m2 = np.square(camera.depth_sigma_m(mean.mean_m, camera.noise.temporal_px))
+    analogue_m2 = np.square(camera.depth_sigma_m(mean.mean_m, camera.noise.temporal_px) * growth)
     return analogue_m2, _undithered_share(analogue_m2, mean.units_m) * np.float32(mean.units_m**2 / 12)
 
 

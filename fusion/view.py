@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.transform import FloatArray
 from depthcell.calib.cell import CellCamera
+from depthcell.calib.depthcorrection import FULL_DISPARITY_PX, DepthCorrection
+from depthcell.fusion.calibrationvariance import normal_variance_m2
 from depthcell.fusion.coloring import colors_of
 from depthcell.fusion.grid import depth_normals, edge_mask
 from depthcell.fusion.region import Region, Window
 from depthcell.fusion.temporal import MeanDepth, random_sigma_m
-from depthcell.fusion.uncertainty import pose_variance_m2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +85,11 @@ class View:
 
 
 def build_view(
-    camera: CellCamera, mean: MeanDepth, color: WindowedColor | None, settings: ViewSettings | None = None
+    camera: CellCamera,
+    mean: MeanDepth,
+    color: WindowedColor | None,
+    settings: ViewSettings | None = None,
+    temperature_c: float | None = None,
 ) -> View:
     """The one geometric pass over a camera's averaged depth.
 
@@ -91,21 +97,24 @@ def build_view(
     with c = |n · r|. Its standard uncertainty along the normal has two parts:
 
     - random: `c u(z)`, with u(z) of `temporal.random_sigma_m` (scatter over frames, fixed pattern, quantisation);
-    - systematic: `sqrt(c² u_corr(z)² + J Sigma J^T)`, from what the depth correction leaves
-      (`CellCamera.systematic_sigma_m`) and from the camera's pose in the cell (`uncertainty.pose_variance_m2`), which
-      are independent and add in quadrature (GUM 5.1.2).
+    - systematic: `sqrt(n · J Sigma J^T n)`, with Sigma the covariance of all that the cell states of the camera: its
+      pose, its lens and its depth correction (`calibrationvariance.normal_variance_m2`).
 
     Args:
         camera: as the cell knows it.
         mean: its averaged depth.
         color: its averaged colour; None leaves the view black.
         settings: what to keep.
+        temperature_c: of the camera; None where nobody knows.
     """
     settings = settings or ViewSettings()
     intrinsics = mean.window.intrinsics(camera.depth)
-    depth_m, sigma_z_m = _corrected(camera, mean)
+    depth_m, slope = _corrected(camera, mean, temperature_c)
+    sigma_z_m = random_sigma_m(mean, camera) * slope
     usable = np.isfinite(depth_m) & ~edge_mask(depth_m, intrinsics, sigma_z_m, settings.edge_margin_px)
     normals_cam = depth_normals(depth_m, intrinsics, usable, sigma_z_m, settings.normal_radii_px)
+    if camera.noise.incidence_growth:
+        sigma_z_m = random_sigma_m(mean, camera, _tan2_incidence(intrinsics, normals_cam)) * slope
     patches = _worth_keeping(_patches(camera, intrinsics, depth_m, normals_cam), settings)
     colors, colored = _painted(camera, intrinsics, depth_m, color)
 
@@ -118,15 +127,16 @@ def build_view(
         grid[patches.pixel] = column
         return grid.reshape(*valid.shape, *column.shape[1:])
 
+    seen_m, normals_cell = on_grid(patches.z_m), on_grid(patches.normals_cell)
     return View(
         serial=camera.serial,
         window=mean.window,
         intrinsics=intrinsics,
-        depth_m=on_grid(patches.z_m),
+        depth_m=seen_m,
         points_cell=on_grid(patches.points_cell),
-        normals_cell=on_grid(patches.normals_cell),
+        normals_cell=normals_cell,
         random_sigma_m=on_grid(patches.facing * sigma_z_m.ravel()[patches.pixel]),
-        systematic_sigma_m=on_grid(_systematic_sigma_m(camera, patches)),
+        systematic_sigma_m=np.sqrt(normal_variance_m2(camera, mean.window, seen_m, normals_cell)),
         correlation_m=on_grid(_correlation_m(camera, patches)),
         colors=cv2.bitwise_and(colors, colors, mask=colored.astype(np.uint8)).astype(np.uint8, copy=False),
         colored=colored,
@@ -151,11 +161,33 @@ class _Patches:
     cos_incidence: FloatArray
 
 
-def _corrected(camera: CellCamera, mean: MeanDepth) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Corrected mean depth and its random uncertainty: `z' = s fB / (fB/z + o)` has the slope `(z'/z)² / s`."""
-    depth_m = camera.corrected(mean.mean_m).astype(np.float32, copy=False)
-    slope = np.square(depth_m / mean.mean_m) / np.float32(camera.correction.scale)
-    return depth_m, (random_sigma_m(mean, camera) * slope).astype(np.float32, copy=False)
+def _corrected(
+    camera: CellCamera, mean: MeanDepth, temperature_c: float | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Corrected mean depth, and its slope with depth as read: what `CellCamera.corrected` does, on a window.
+
+    With `z = s fB / D` and `D = d + offset + curvature (d / 126)² + W`, `dz/dz_read = (z / z_read)² D' / s`, where
+    `D' = 1 + 2 curvature d / 126²`.
+    """
+    correction, read_m = camera.correction, mean.mean_m
+    if correction == DepthCorrection():
+        return read_m, np.ones((1, 1), np.float32)
+    scale, full_px = np.float32(correction.scale_at(temperature_c)), np.float32(FULL_DISPARITY_PX)
+    focal_baseline_m = np.float32(camera.focal_baseline_m)
+    disparity_px = focal_baseline_m / read_m
+    growth = 1 + disparity_px * np.float32(2 * correction.curvature_px / full_px**2)
+    added_px = np.square(disparity_px) * np.float32(correction.curvature_px / full_px**2)
+    added_px += _wave_and_offset_px(camera, mean.window)
+    depth_m = scale * focal_baseline_m / (disparity_px + added_px)
+    return depth_m, np.square(depth_m / read_m) * (growth / scale)
+
+
+@lru_cache(maxsize=32)
+def _wave_and_offset_px(camera: CellCamera, window: Window) -> NDArray[np.float32]:
+    """What the correction adds to disparity whatever its size, (H, W) float32."""
+    columns, rows = np.arange(window.left, window.right, 1.0), np.arange(window.top, window.bottom, 1.0)
+    wave_px = camera.correction.wave_at(camera.depth, columns[None, :], rows[:, None])
+    return np.asarray(wave_px + camera.correction.disparity_offset_px, dtype=np.float32)
 
 
 def _patches(
@@ -177,6 +209,13 @@ def _patches(
     )
 
 
+def _tan2_incidence(intrinsics: Intrinsics, normals_cam: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Square of the tangent of the angle between ray and normal, (H, W); 0 without a normal."""
+    rays = intrinsics.rays()
+    cos2 = np.square(np.einsum("ijk,ijk->ij", normals_cam, rays)) / np.einsum("ijk,ijk->ij", rays, rays)
+    return np.asarray(np.nan_to_num(1 / np.maximum(cos2, np.float32(1e-3)) - 1), dtype=np.float32)
+
+
 def _worth_keeping(patches: _Patches, settings: ViewSettings) -> _Patches:
     """Those seen steeply enough that lie in the region."""
     keep = patches.cos_incidence >= math.cos(settings.max_incidence_rad)
@@ -184,12 +223,6 @@ def _worth_keeping(patches: _Patches, settings: ViewSettings) -> _Patches:
         keep &= settings.region.contains(patches.points_cell)
     numbers = np.flatnonzero(keep)
     return _Patches(*(getattr(patches, field.name).take(numbers, axis=0) for field in fields(patches)))
-
-
-def _systematic_sigma_m(camera: CellCamera, patches: _Patches) -> FloatArray:
-    """Along the normal (N,): what the depth correction leaves, and the camera's pose in the cell (GUM 5.1.2)."""
-    depth_m2 = np.square(patches.facing * camera.systematic_sigma_m(patches.z_m))
-    return np.sqrt(depth_m2 + pose_variance_m2(patches.points_cell, patches.normals_cell, camera.pose_covariance))
 
 
 def _correlation_m(camera: CellCamera, patches: _Patches) -> FloatArray:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.linalg
 
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.simulator.partmesh import PartMesh
@@ -244,12 +245,31 @@ def test_calibration_jacobian_is_the_slope(cell: Cell) -> None:
     points_cam = camera.T_cell_depth.inverse() @ points
     rays = points_cam / points_cam[:, 2:]
     step = 1e-6
-    for index in range(8):
-        pose = camera.T_cell_depth.perturbed(step * np.eye(8)[index, :6])
-        z_m = points_cam[:, 2] * (1 + (step if index == 6 else 0))
-        z_m = z_m + (camera.depth_sigma_m(points_cam[:, 2], step) if index == 7 else 0)
-        lift = np.einsum("ij,ij->i", pose @ (rays * z_m[:, None]) - points, normals) / step
-        np.testing.assert_allclose(jacobian[:, index], lift, atol=1e-5)
+    for index, name in enumerate(camera.parameter_names):
+        pose = camera.T_cell_depth.perturbed(step * np.eye(6)[index] if index < 6 else np.zeros(6))
+        z_m = points_cam[:, 2] * (1 + step * (name == "scale"))
+        # More disparity is less depth.
+        z_m = z_m - camera.depth_sigma_m(points_cam[:, 2], step) * (name == "disparity_offset_px")
+        if index < 6 or name in ("scale", "disparity_offset_px"):
+            lift = np.einsum("ij,ij->i", pose @ (rays * z_m[:, None]) - points, normals) / step
+            np.testing.assert_allclose(jacobian[:, index], lift, atol=1e-5, err_msg=name)
+    assert jacobian.shape[1] == len(camera.parameter_names)
+
+
+def test_errors_that_cameras_share_do_not_average_out(bracket: Reference, cell: Cell) -> None:
+    cloud, count = noisy(exact_cloud(bracket, cell), 6), len(cell.cameras)
+    cloud = replace(cloud, share=np.full((len(cloud), count), 1 / count, np.float32))
+    block = cell.camera("C0").covariance
+    alike = replace(cell, covariance=np.tile(block, (count, count)))
+    apart = replace(cell, covariance=scipy.linalg.block_diag(*[block] * count))
+    shared, independent, unsaid = (align(cloud, bracket, T_CELL_PART, each) for each in (alike, apart, cell))
+    height = (slice(5, 6), slice(5, 6))
+    by = {
+        name: errors(cloud, found, found.systematic_covariance)[1][height].item()
+        for name, found in (("shared", shared), ("independent", independent), ("unsaid", unsaid))
+    }
+    assert by["independent"] == pytest.approx(by["unsaid"], rel=1e-9)
+    assert by["shared"] > 1.5 * by["independent"]
 
 
 @pytest.mark.parametrize("depth_m", [-0.002, 0.004])

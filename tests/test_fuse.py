@@ -276,6 +276,40 @@ def test_depth_correction_puts_points_on_the_truth(station: Station) -> None:
     assert np.median(np.abs(station.distance_m(uncorrected.cloud.points_cell))) > 1e-3  # negative control
 
 
+def test_the_whole_correction_is_applied_where_the_pixel_lies(station: Station) -> None:
+    """Curvature, wave and temperature: points and their random part against `CellCamera.corrected` and its slope."""
+    camera = station.cell.camera("C0")
+    wave_px = ((0.0, 0.4, -0.1), (0.2, -0.3, 0.0))
+    correction = DepthCorrection(1.01, 0.3, -3.0, wave_px, scale_per_k=1e-3, reference_c=30.0)
+    cell = Cell("one", {"C0": replace(camera, correction=correction, covariance=np.zeros((6, 6)))}, "2026")
+    taken = frame(camera, station.true_m["C0"])
+    warm = replace(taken, metadata={"Asic Temperature": 42.0})
+    columns, rows = np.meshgrid(np.arange(320.0), np.arange(240.0))
+    pixels = np.stack((columns, rows), axis=-1)
+    assert taken.depth is not None
+    read_m = taken.depth.depth_m.astype(np.float64)
+    for given, temperature_c in ((taken, None), (warm, 42.0)):
+        settings = FusionSettings(region=station.region)
+        view = fuse([FrameSet({"C0": given}, ("C0",))], cell, settings).views[0]
+        at = np.nonzero(view.valid)
+        whole = (at[0] + view.window.top, at[1] + view.window.left)
+        corrected_m = cell.camera("C0").corrected(read_m, pixels, temperature_c)
+        np.testing.assert_allclose(view.depth_m[at], corrected_m[whole], rtol=3e-7)
+        plain = fuse([FrameSet({"C0": given}, ("C0",))], station.cell, settings).views[0]
+        both = view.valid & plain.valid[: view.valid.shape[0], : view.valid.shape[1]]
+        assert both.sum() > 5000
+        step_m = 1e-6
+        ahead = cell.camera("C0").corrected(read_m + step_m, pixels, temperature_c)
+        slope = ((ahead - corrected_m) / step_m)[view.window.slices]
+        # Both views have facing c = |n · r| in common, but for what the correction does to the normals.
+        ratio = np.median((view.random_sigma_m / plain.random_sigma_m)[both] / slope[both])
+        assert ratio == pytest.approx(1.0, abs=0.02)
+    cold = fuse([FrameSet({"C0": taken}, ("C0",))], cell).views[0]
+    hot = fuse([FrameSet({"C0": warm}, ("C0",))], cell).views[0]
+    both = cold.valid & hot.valid
+    np.testing.assert_allclose(hot.depth_m[both] / cold.depth_m[both], 1.012, rtol=1e-6)
+
+
 def test_a_bumped_camera_is_told(station: Station) -> None:
     settings = FusionSettings(region=station.region)
     assert not any("apart" in warning for warning in fuse(noisy(station, 3, seed=7), station.cell, settings).warnings)

@@ -161,3 +161,11 @@ def test_mean_is_a_value() -> None:
     with pytest.raises(AttributeError):
         mean.frames = 3  # type: ignore[misc]
     assert isinstance(mean, MeanDepth)
+
+
+def test_noise_grows_with_incidence_as_the_cell_says() -> None:
+    mean = average_depth([depth_image(np.full((3, 3), 0.4), 1e-6)])
+    growing = camera(DisparityNoise(temporal_px=0.08, fixed_px=0.0, correlation_px=0.0, incidence_growth=0.5))
+    head_on, slanted = (random_sigma_m(mean, growing, np.full((3, 3), tan2, np.float32)) for tan2 in (0.0, 1.0))
+    np.testing.assert_allclose(slanted, 1.5 * head_on, rtol=1e-4)
+    np.testing.assert_array_equal(random_sigma_m(mean, growing), head_on)
