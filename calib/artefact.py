@@ -14,7 +14,7 @@ from depthcell.errors import DepthcellError
 
 ARTEFACT_FILE = "artefact.toml"
 
-Length = Annotated[float, Field(gt=0.05, lt=5000, allow_inf_nan=False)]
+Length = Annotated[float, Field(gt=0.5, lt=5000, allow_inf_nan=False)]
 """Millimetres; the bounds catch metres and inches written by mistake."""
 Height = Annotated[float, Field(gt=-5000, lt=5000, allow_inf_nan=False)]
 Uncertainty = Annotated[float, Field(ge=0, lt=50, allow_inf_nan=False)]

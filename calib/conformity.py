@@ -1,4 +1,4 @@
-"""Is a value within its limits, by guard bands: proven, disproven, or neither (ISO 14253-1:2017; JCGM 106:2012, 8.3)."""
+"""Is a value within its limits, by guard bands: proven, disproven or neither (ISO 14253-1:2017; JCGM 106:2012, 8.3)."""
 
 import math
 
