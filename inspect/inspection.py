@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from depthcell import __version__
 from depthcell.acquisition.partfolder import PartFolder
 from depthcell.calib.cell import Cell
+from depthcell.calib.health import health_path
 from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.align import Alignment
 from depthcell.fusion.fuse import FusedPart, PartAccumulator
+from depthcell.inspect.cell_gate import CellGate
 from depthcell.inspect.decision import combine
 from depthcell.inspect.golden import Golden
 from depthcell.inspect.judgement import Judgement, judge
@@ -83,6 +86,7 @@ class Inspector:
         self._observer = observer
         self._golden = golden
         self._cell_sha256, self._recipe_sha256 = cell.sha256, observer.recipe.sha256
+        self._gate = CellGate(cell, observer.recipe.cell, health_path(observer.recipe.cell_path))
 
     @classmethod
     def load(cls, recipe: Recipe, cell: Cell) -> "Inspector":
@@ -102,6 +106,10 @@ class Inspector:
                     Reason.RECIPE_INVALID,
                 )
         return cls(observer, cell, golden)
+
+    def watch_health(self, path: Path) -> None:
+        """Heed this health file, where the cell does not lie where the recipe says."""
+        self._gate = CellGate(self.cell, self.recipe.cell, path)
 
     def judge(self, part: PartFolder, sequence: int, trigger_id: str) -> Inspection:
         """Read, fuse and judge one recorded part. A bad part or recording never raises: it is CANNOT-TELL or NOK."""
@@ -135,6 +143,7 @@ class Inspector:
         """
         clock = clock or _Clock()
         fused, observation, judgement = None, None, None
+        gaps = (*gaps, *self._gate.gaps())
         try:
             with clock.stage("fuse"):
                 fused = frames.fuse()

@@ -10,6 +10,7 @@ from depthcell.acquisition.frameset import FrameSet
 from depthcell.acquisition.partfolder import PartFolder, find_parts
 from depthcell.acquisition.synchronizer import SyncSettings
 from depthcell.calib.cell import Cell
+from depthcell.calib.health import health_path
 from depthcell.errors import DepthcellError, Reason
 from depthcell.inspect.inspection import Inspection, Inspector
 from depthcell.inspect.pictures import view_pictures
@@ -126,6 +127,8 @@ class _Record:
         if plan.frames is not None:
             parts = tuple(FirstFrames(part.part_id, part.paths, plan.frames) for part in parts)
         inspector = Inspector.load(recipe, cell)
+        if plan.cell is not None:
+            inspector.watch_health(health_path(plan.cell))
         folder = RunFolder.create(plan.source, plan.out, datetime.now(UTC))
         folder.write_configuration(recipe, cell, source=plan.source, frames=plan.frames)
         return cls(plan, inspector, parts, folder)

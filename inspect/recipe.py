@@ -39,10 +39,17 @@ class CellSection(_Section):
     Attributes:
         file: the cell file, relative to the recipe.
         cameras: serial numbers without which no part is OK.
+        health: whether the cell must have been checked by `depthcell verify` for a part to be OK. A check that failed,
+            has expired or is of another cell forbids OK either way.
+        max_age_days: the latest check may be so old; None leaves it to what the checks themselves say.
+        valid_days: the calibration may be so old; None for any age.
     """
 
     file: Name = "cell.json"
     cameras: Annotated[tuple[Name, ...], Field(min_length=1)]
+    health: Literal["if present", "required"] = "if present"
+    max_age_days: Positive | None = None
+    valid_days: Positive | None = None
 
     @field_validator("cameras")
     @classmethod
@@ -309,6 +316,9 @@ class Recipe(_Section):
         """
         content: dict[str, Any] = self.model_dump(mode="json")
         content["cell"].pop("file")
+        for name in ("health", "max_age_days", "valid_days"):
+            if content["cell"][name] == CellSection.model_fields[name].default:
+                del content["cell"][name]  # a recipe that asks nothing of this keeps the identity it always had
         content["reference"]["mesh"] = sha256_of_file(self.mesh_path)
         golden = self.golden_path
         content["reference"]["golden"] = sha256_of_file(golden) if golden is not None and golden.is_file() else None
