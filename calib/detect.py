@@ -36,6 +36,7 @@ class Detection:
         wrong_shade: share of corners at which black and white are the other way round; they are left out.
         markers: what was found of the markers; None for boards that have none.
         mirrored: whether the board's mark is where only a mirror puts it; nothing is found then.
+        goes_on: whether a larger grid is seen, of which the board named is a part; nothing is found then.
     """
 
     ids: NDArray[np.int64]
@@ -46,6 +47,7 @@ class Detection:
     wrong_shade: float = 0.0
     markers: FoundMarkers | None = None
     mirrored: bool = False
+    goes_on: bool = False
 
 
 def detect(board: Board, image: NDArray[np.uint8]) -> Detection:
@@ -61,8 +63,10 @@ def detect(board: Board, image: NDArray[np.uint8]) -> Detection:
     if board.kind in MARKER_KINDS:
         return _by_markers(board, grey)
     grid = find_grid(board, grey)
-    if grid is None or grid.mirrored:
-        return Detection(np.zeros(0, np.int64), np.zeros((0, 2)), mirrored=grid is not None and grid.mirrored)
+    if grid is None:
+        return Detection(np.zeros(0, np.int64), np.zeros((0, 2)))
+    if grid.mirrored or grid.goes_on:
+        return Detection(np.zeros(0, np.int64), np.zeros((0, 2)), mirrored=grid.mirrored, goes_on=grid.goes_on)
     ids, points_m = np.arange(len(board.points_board)), board.points_board[:, :2]
     if board.kind is BoardKind.CIRCLES:
         return _detection(ids, fit_circles(board, grey, grid.pixels), -np.ones(len(ids)))

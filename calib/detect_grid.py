@@ -16,10 +16,17 @@ MARK_DARKNESS = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundGrid:
-    """A whole grid: `pixels` (N, 2) float64, row number = id; `mirrored` says that only a mirror shows it so."""
+    """A whole grid.
+
+    Attributes:
+        pixels: (N, 2) float64, row number = id.
+        mirrored: only a mirror shows it so.
+        goes_on: it is part of a larger one.
+    """
 
     pixels: NDArray[np.float64]
-    mirrored: bool
+    mirrored: bool = False
+    goes_on: bool = False
 
 
 def find_grid(board: Board, grey: NDArray[np.uint8]) -> FoundGrid | None:
@@ -33,14 +40,17 @@ def find_grid(board: Board, grey: NDArray[np.uint8]) -> FoundGrid | None:
     if pixels is None:
         return None
     readings = list(_readings(pixels.reshape(*board.grid_shape, 2)))
-    if board.marked:
-        return _by_mark(board, grey, readings)
     upright = [reading for reading in readings if not _is_mirrored(reading)]
-    if board.kind is BoardKind.CHESSBOARD and not board.turns_onto_itself:
+    if board.marked:
+        darkness = [_mark_darkness(board, grey, reading) for reading in readings]
+        best = readings[int(np.argmax(darkness))]
+        if max(darkness) < MARK_DARKNESS:
+            return None
+    elif board.kind is BoardKind.CHESSBOARD and not board.turns_onto_itself:
         best = max(upright, key=lambda reading: _shade_agreement(grey, reading))
     else:
         best = max(upright, key=lambda reading: float(_axes(reading)[0][0]))
-    return FoundGrid(best.reshape(-1, 2), False)
+    return FoundGrid(best.reshape(-1, 2), _is_mirrored(best), _goes_on(board, grey, best))
 
 
 def _chessboard(board: Board, grey: NDArray[np.uint8]) -> NDArray[np.float64] | None:
@@ -93,13 +103,50 @@ def _shade_agreement(grey: NDArray[np.uint8], reading: NDArray[np.float64]) -> f
     return float(shades[~is_black].mean() - shades[is_black].mean())
 
 
-def _by_mark(board: Board, grey: NDArray[np.uint8], readings: list[NDArray[np.float64]]) -> FoundGrid | None:
-    """The reading that puts the bar where the image is dark; None if none does."""
-    darkness = [_mark_darkness(board, grey, reading) for reading in readings]
-    best = int(np.argmax(darkness))
-    if darkness[best] < MARK_DARKNESS:
-        return None
-    return FoundGrid(readings[best].reshape(-1, 2), _is_mirrored(readings[best]))
+def _goes_on(board: Board, grey: NDArray[np.uint8], reading: NDArray[np.float64]) -> bool:
+    """Whether the pattern continues beyond one of its four sides, where paper should be."""
+    rows, columns = board.grid_shape
+    if board.kind is BoardKind.CIRCLES:
+        start, ends, shift = 0, ((-1, columns), (-1, rows)), 0.0
+    else:  # squares: their middles lie half a pitch from the corners, and the board's own reach one beyond them
+        start, ends, shift = -1, ((-2, columns), (-2, rows)), 0.5
+    along_rows, along_columns = np.arange(start, rows), np.arange(start, columns)
+    sides = [np.stack((np.full_like(along_rows, column), along_rows), axis=-1) for column in ends[0]]
+    sides += [np.stack((along_columns, np.full_like(along_columns, row)), axis=-1) for row in ends[1]]
+    return any(_is_printed(board, grey, reading, cells, shift) for cells in sides)
+
+
+def _is_printed(
+    board: Board, grey: NDArray[np.uint8], reading: NDArray[np.float64], cells: NDArray[np.int_], shift: float
+) -> bool:
+    """Whether squares (or discs) `cells` (n, 2), as column and row, are black and white (or black) in the image."""
+    middles_m = np.asarray((cells + shift) * board.pitch_m, np.float64)
+    black_m = middles_m[cells.sum(axis=1) % 2 == 0]
+    white_m = middles_m[cells.sum(axis=1) % 2 == 1]
+    if board.kind is BoardKind.CIRCLES:
+        black_m, white_m = middles_m, (middles_m[1:] + middles_m[:-1]) / 2
+    black, white = (_seen_shades(board, grey, reading, points_m) for points_m in (black_m, white_m))
+    if min(len(black), len(white)) < 2:
+        return False
+    return bool(white.mean() - black.mean() > 0.5 * _contrast(grey, reading))
+
+
+def _seen_shades(
+    board: Board, grey: NDArray[np.uint8], reading: NDArray[np.float64], points_m: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Grey values at points (n, 2) of the board that lie within the image."""
+    maps = local_homographies(board.points_board[:, :2], reading.reshape(-1, 2), points_m)
+    pixels = mapped(maps, points_m)
+    height, width = grey.shape
+    inside = ((pixels >= 0) & (pixels <= (width - 1, height - 1))).all(axis=1)
+    return _sampled(grey, pixels[inside])
+
+
+def _contrast(grey: NDArray[np.uint8], reading: NDArray[np.float64]) -> float:
+    """Grey values between the board's black and its white."""
+    x, y, w, h = cv2.boundingRect(reading.reshape(-1, 1, 2).astype(np.float32))
+    black, white = np.percentile(grey[max(y, 0) : y + h, max(x, 0) : x + w], (10, 90))
+    return max(float(white - black), 1.0)
 
 
 def _mark_darkness(board: Board, grey: NDArray[np.uint8], reading: NDArray[np.float64]) -> float:
@@ -108,19 +155,15 @@ def _mark_darkness(board: Board, grey: NDArray[np.uint8], reading: NDArray[np.fl
     down = np.linspace(0.2, 0.8, 5)
     bar = np.column_stack((np.full(5, (left + right) / 2), top + down * (bottom - top)))
     aside = np.array([1.0, 0.0]) * (right - left)
-    wanted = np.concatenate((bar, bar - aside, bar + aside))
-    maps = local_homographies(board.points_board[:, :2], reading.reshape(-1, 2), wanted)
-    pixels = mapped(maps, wanted)
-    height, width = grey.shape
-    if not ((pixels >= 0) & (pixels <= (width - 1, height - 1))).all():
+    shades = [_seen_shades(board, grey, reading, bar + sideways) for sideways in (0 * aside, -aside, aside)]
+    if min(len(shade) for shade in shades) < len(bar):
         return 0.0
-    shades = _sampled(grey, pixels).reshape(3, 5).mean(axis=1)
-    x, y, w, h = cv2.boundingRect(reading.reshape(-1, 1, 2).astype(np.float32))
-    black, white = np.percentile(grey[max(y, 0) : y + h, max(x, 0) : x + w], (10, 90))
-    return float((shades[1:].min() - shades[0]) / max(white - black, 1.0))
+    return float((min(shades[1].mean(), shades[2].mean()) - shades[0].mean()) / _contrast(grey, reading))
 
 
 def _sampled(grey: NDArray[np.uint8], pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     """Grey values between pixels, (N,)."""
+    if len(pixels) == 0:
+        return np.zeros(0)
     where = pixels.astype(np.float32).reshape(1, -1, 2)
     return np.asarray(cv2.remap(grey, where[..., 0], where[..., 1], cv2.INTER_LINEAR), np.float64).ravel()

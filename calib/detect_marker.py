@@ -131,7 +131,10 @@ def _agreeing(board: Board, numbers: NDArray[np.int64], corners: NDArray[np.floa
 
 
 def _size_ratio(board: Board, found: FoundMarkers) -> float:
-    """Compares sides with the distances of neighbouring centres, both in the image and on the board."""
+    """Compares sides with the distances of neighbouring centres, both in the image and on the board.
+
+    OpenCV's corners are centres of the outermost black pixels: one pixel is added to each side.
+    """
     if len(found.numbers) < 6:
         return float("nan")
     on_board = board.marker_corners()[found.numbers]
@@ -141,4 +144,4 @@ def _size_ratio(board: Board, found: FoundMarkers) -> float:
     maps = local_homographies(centres, found.corners.mean(axis=1), centres, 6)
     expected = np.stack([mapped(maps, on_board[:, corner]) for corner in range(4)], axis=1)
     sides = [np.linalg.norm(np.roll(c, -1, axis=1) - c, axis=-1).sum(axis=1) for c in (found.corners, expected)]
-    return float(np.nanmedian(sides[0] / sides[1]))
+    return float(np.nanmedian((sides[0] + 4.0) / sides[1]))
