@@ -212,7 +212,7 @@ def part_uncertainties(cell: Cell, found: UncertaintyMap) -> tuple[PartUncertain
     middle = (found.volume.low_m + found.volume.high_m) / 2
     at_middle = point_uncertainty(cell, middle, MapSettings(found.frames, serials=found.points.serials))
     rows = [_row("middle of the work volume", at_middle, 0)] if at_middle.cameras[0] else []
-    share = f"{len(seen) / len(largest):.0%} of the volume is seen"
+    share = f"{100 * len(seen) / len(largest):.0f} % of it is seen"
     rows.append(_row(f"median of the work volume ({share})", found.points, int(ordered[(len(ordered) - 1) // 2])))
     rows.append(_row("worst place seen", found.points, int(ordered[-1])))
     return tuple(rows)
