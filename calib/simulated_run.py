@@ -1,9 +1,11 @@
 """A simulated calibration run as a folder: recordings of a board and of artefacts, certificates, and the truth."""
 
+import json
 import multiprocessing
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -115,6 +117,30 @@ def simulate_calibration(
     truth.save(out / TRUTH_FILE)
     write_text(out / RUN_FILE, _run_text(plan, settings, cell))
     return truth
+
+
+def run_calibration(
+    plan: CalibrationPlan, settings: CalibrationSettings, out: Path, *, force: bool = False, as_json: bool = False
+) -> None:
+    """What `depthcell simulate --calibration` does: check, make room, record with a progress bar, say what came of it.
+
+    Raises:
+        DepthcellError: the plan asks for what cannot be had, or the folder cannot be written to.
+    """
+    from rich.console import Console  # noqa: PLC0415 - heavy, and only the verb shows anything
+    from rich.progress import Progress  # noqa: PLC0415
+
+    check_plan(plan, settings)
+    make_room(out, force=force)
+    check_space(plan, settings, out)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("simulate", total=len(settings.targets) * plan.cameras)
+        truth = simulate_calibration(plan, settings, out, lambda _: progress.advance(bar))
+    if as_json:
+        print(json.dumps(summary(truth, out)))
+    else:
+        places = len(truth.places.get(Target.BOARD.value, ()))
+        print(f"{len(truth.cameras)} cameras, {places} places of {settings.board}, in {out}", file=sys.stderr)
 
 
 def planned_recordings(plan: CalibrationPlan, settings: CalibrationSettings, out: Path) -> tuple[RecordingTask, ...]:
@@ -298,7 +324,7 @@ def _run_text(plan: CalibrationPlan, settings: CalibrationSettings, cell: Calibr
         is_board = target is Target.BOARD
         head += [
             "",
-            f"[{target.value}]",
+            f"[recordings.{target.value}]",
             f'folder = "{target.value}"',
             f"places = {plan.places if is_board else PLACEMENTS[target]}",
             f"frames_per_place = {plan.frames if is_board else plan.artefact_frames}",

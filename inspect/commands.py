@@ -114,15 +114,23 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
         str, typer.Option(help="bracket, flange, sheet, shaft, weld, or the path of an STL, PLY or OBJ mesh.")
     ] = "bracket",
     mesh_unit: Annotated[str, typer.Option(help="Length unit of a mesh file: mm, m or inch.")] = "mm",
-    parts: Annotated[int, typer.Option(help="Parts on the line.")] = 12,
+    parts: Annotated[
+        int | None, typer.Option(help="Parts on the line, 12 if not given; with --calibration places of the board, 40.")
+    ] = None,
     cameras: Annotated[int, typer.Option(help="1 to 6.")] = 3,
     camera_model: Annotated[str, typer.Option(help="D405, D415, D435 or D455.")] = "D405",
     seed: Annotated[int, typer.Option(help="Decides everything that chance decides.")] = 0,
-    frames: Annotated[int, typer.Option(help="Frames of each camera for each part.")] = 8,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames of each camera for each part, 8 if not given; for each place, 2.")
+    ] = None,
     defect_rate: Annotated[float, typer.Option(help="Share of defective parts, 0 to 1.")] = 0.5,
     defects: Annotated[str, typer.Option(help="Kinds to choose from, with commas between; all if not given.")] = "",
     depth_units_mm: Annotated[float, typer.Option(help="What one count of depth means, mm.")] = 0.1,
     golden: Annotated[int, typer.Option(help="Good parts to learn colour and process variation from.")] = 10,
+    calibration: Annotated[
+        bool, typer.Option("--calibration", help="Record a board and artefacts instead, to calibrate the cell with.")
+    ] = False,
+    board: Annotated[str, typer.Option(help="With --calibration: the board.")] = "charuco:9x6:30mm",
     jobs: Annotated[int, typer.Option(help="Processes; 0 takes one for each core.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/sim"),
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other things.")] = False,
@@ -131,6 +139,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
     """Record parts in a simulated cell, with the truth beside each recording, and the cell and recipe to inspect them.
 
     Example: depthcell simulate --part bracket --parts 12 --cameras 3 --camera-model D405 --seed 7 --out runs/sim
+
+    Example: depthcell simulate --calibration --cameras 4 --camera-model D415 --seed 3 --out runs/cal
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -138,23 +148,35 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
     from depthcell.acquisition.simulator.station import StationPlan
     from depthcell.inspect import simulated_station as station
 
+    if calibration:
+        from depthcell.acquisition.simulator.calibrationcell import CalibrationPlan
+        from depthcell.calib import simulated_run
+
+        places = simulated_run.DEFAULT_PLACES if parts is None else parts
+        shots = simulated_run.DEFAULT_FRAMES if frames is None else frames
+        asked = CalibrationPlan(camera_model, cameras, seed, places, shots, depth_units_mm=depth_units_mm)
+        run = simulated_run.CalibrationSettings(board, jobs=jobs or simulated_run.default_jobs())
+        simulated_run.run_calibration(asked, run, out, force=force, as_json=as_json)
+        return
     plan = StationPlan(
         part=part,
         camera_model=camera_model,
         cameras=cameras,
         seed=seed,
         mesh_unit=mesh_unit,
-        frames=frames,
+        frames=8 if frames is None else frames,
         defect_rate=defect_rate,
         defect_kinds=station.parse_kinds(defects),
         depth_units_mm=depth_units_mm,
     )
-    settings = station.RunSettings(parts=parts, golden=golden, jobs=jobs or station.default_jobs())
+    settings = station.RunSettings(
+        parts=12 if parts is None else parts, golden=golden, jobs=jobs or station.default_jobs()
+    )
     station.check_plan(plan)
     station.make_room(out, force=force)
     station.check_space(plan, settings, out)
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("simulate", total=parts + golden)
+        task = progress.add_task("simulate", total=settings.parts + golden)
         truths = station.simulate_station(plan, settings, out, lambda _: progress.advance(task))
     if as_json:
         print(json.dumps(station.summary(truths, out)))

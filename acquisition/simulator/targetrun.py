@@ -34,7 +34,7 @@ STARTS_S = {
 }
 """Time since the cameras were switched on: they still warm up."""
 PLACEMENTS = {Target.PLATE: 6, Target.SPHERE: 10, Target.BALL_BAR: 7, Target.STEP_GAUGE: 4}
-LAMP = Lamp(position_m=(-0.22, -0.30, 0.62), intensity=0.75, ambient=0.35)
+LAMP = Lamp(position_m=(-0.45, -0.60, 1.25), intensity=0.62, ambient=0.42)
 INFRARED = ColorSensor(gain=0.72)
 COLOR = ColorSensor(gain=0.75)
 TINT = (1.0, 0.985, 0.95)
