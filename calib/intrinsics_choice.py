@@ -88,6 +88,8 @@ def choose_intrinsics(
     taken (Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 7.10); the error is that of the
     difference between the two, view by view, since a bad view is bad for every model.
 
+    A rational lens that folds over in the image is fitted again without k5 and k6, as is each of its folds.
+
     The device's own intrinsics were fitted to none of these views. They are kept where they predict as well as the
     best model does.
 
@@ -115,8 +117,11 @@ def choose_intrinsics(
     usable: dict[str, bool] = {}
     for model in MODELS:
         fit = fit_lens(kept, boards, rough.intrinsics, model)
+        tame = model.coefficient_count >= 8 and not is_invertible(fit.intrinsics)
+        if tame:
+            fit = fit_lens(kept, boards, rough.intrinsics, model, tame)
         fits[model.value], usable[model.value] = fit, is_invertible(fit.intrinsics)
-        squares[model.value] = _held_out(kept, boards, fit, folds)
+        squares[model.value] = _held_out(kept, boards, fit, (folds, tame))
     if factory is not None:
         poses = fits[Distortion.BROWN_CONRADY.value].poses
         residuals = [residuals_px(v, boards[v.board], factory, p) for v, p in zip(kept, poses, strict=True)]
@@ -134,12 +139,15 @@ def choose_intrinsics(
     return LensChoice(stream, fits[name].intrinsics, is_factory, table, len(kept))
 
 
-def _held_out(views: Sequence[BoardView], boards: Sequence[Board], fit: FittedLens, folds: int) -> NDArray[np.float64]:
+def _held_out(
+    views: Sequence[BoardView], boards: Sequence[Board], fit: FittedLens, how: tuple[int, bool]
+) -> NDArray[np.float64]:
     """Mean square residual of each view (n,) in px² under the lens fitted without its fold."""
+    folds, tame = how
     squares = np.full(len(views), np.inf)
     for fold in range(folds):
         seen = [view for number, view in enumerate(views) if number % folds != fold]
-        lens = fit_lens(seen, boards, fit.intrinsics, fit.intrinsics.distortion).intrinsics
+        lens = fit_lens(seen, boards, fit.intrinsics, fit.intrinsics.distortion, tame).intrinsics
         for number in range(fold, len(views), folds):
             view = views[number]
             squares[number] = mean_square_px2(residuals_px(view, boards[view.board], lens, fit.poses[number]))

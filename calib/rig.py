@@ -15,9 +15,10 @@ from depthcell.calib.rig_evidence import Evidence, EvidenceLimits, require_evide
 from depthcell.calib.rig_kept import with_kept_lenses
 from depthcell.calib.rig_lens import as_supported, start_intrinsics
 from depthcell.calib.rig_split import held_out_instants
+from depthcell.calib.rig_standing import StandingRig
 from depthcell.calib.rig_start import RigInput, RigStart, factory_pose, start_rig
 from depthcell.calib.suspicion import Suspected, Suspicion, SuspicionLimits, refuse_suspected, suspect_views
-from depthcell.calib.suspicion_rig import StandingRig, suspect_rig
+from depthcell.calib.suspicion_rig import suspect_rig
 from depthcell.calib.validation import DepthCheck, StreamCheck, by_place, check_depth, check_streams, refit_place
 from depthcell.calib.validation_halves import Halves, compare_halves
 from depthcell.calib.validation_lengths import LengthCheck, check_lengths

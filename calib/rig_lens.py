@@ -27,6 +27,8 @@ FLAGS = {
     Distortion.THIN_PRISM: cv2.CALIB_RATIONAL_MODEL | cv2.CALIB_THIN_PRISM_MODEL,
 }
 
+TAME = cv2.CALIB_FIX_K5 | cv2.CALIB_FIX_K6
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedLens:
@@ -50,8 +52,12 @@ class FittedLens:
         return float(np.sqrt(np.mean(np.concatenate(self.residuals_px) ** 2)))
 
 
-def fit_lens(views: Sequence[BoardView], boards: Sequence[Board], start: Intrinsics, model: Distortion) -> FittedLens:
+def fit_lens(
+    views: Sequence[BoardView], boards: Sequence[Board], start: Intrinsics, model: Distortion, tame: bool = False
+) -> FittedLens:
     """Fit `model` to one stream's views from `start`, with `cv2.calibrateCameraExtended` (Zhang's method, refined).
+
+    With `tame`, k5 and k6 stay zero: the rational part then cannot put a pole where no corner was seen.
 
     Raises:
         DepthcellError: OpenCV finds no solution; the message names the stream.
@@ -62,6 +68,8 @@ def fit_lens(views: Sequence[BoardView], boards: Sequence[Board], start: Intrins
     coefficients[: min(count, len(known))] = known[:count]
     if model is Distortion.NONE:
         coefficients[:] = 0
+    if tame:
+        coefficients[6:8] = 0
     try:
         _, matrix, bent, turns, shifts, sigmas, _, _ = cv2.calibrateCameraExtended(
             [boards[view.board].points_board[view.ids].astype(np.float32) for view in views],
@@ -69,7 +77,7 @@ def fit_lens(views: Sequence[BoardView], boards: Sequence[Board], start: Intrins
             (start.width_px, start.height_px),
             start.matrix,
             coefficients,
-            flags=FLAGS[model] | cv2.CALIB_USE_INTRINSIC_GUESS,
+            flags=FLAGS[model] | cv2.CALIB_USE_INTRINSIC_GUESS | (TAME if tame else 0),
             criteria=(cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 60, 1e-10),
         )
     except cv2.error as error:
