@@ -45,6 +45,8 @@ class BundleSolution:
         tile_residuals_px: per item of `problem.depth`, (M,), corrected minus true disparity.
         tile_inliers: per item of `problem.depth`, (M,) bool.
         depth_factors: per serial, standard deviation of its tiles over that stated; already in the covariance.
+        depth_common_px: per serial, standard deviation of an error in disparity that all tiles of one view share; 0
+            where there is none beyond the noise of tiles; already in the covariance.
         redundancy: per stream and per "depth of <serial>", degrees of freedom left.
         places: (board, instant) in the order of `place_covariances`.
         place_covariances: (B, 6, 6) of `T_cell_board`, the origin's not among them.
@@ -68,6 +70,7 @@ class BundleSolution:
     tile_residuals_px: tuple[NDArray[np.float64], ...]
     tile_inliers: tuple[NDArray[np.bool_], ...]
     depth_factors: Mapping[str, float]
+    depth_common_px: Mapping[str, float]
     redundancy: Mapping[str, float]
     places: tuple[Place, ...]
     place_covariances: NDArray[np.float64]
@@ -139,6 +142,7 @@ def _solution(adjustment: Adjustment, settled: Settled) -> BundleSolution:
         ),
         tile_inliers=tuple(settled.inliers[count : len(residuals)]),
         depth_factors={serial: settled.factors[f"depth of {serial}"] for serial in serials},
+        depth_common_px={serial: settled.common_px.get(f"depth of {serial}", 0.0) for serial in serials},
         redundancy={group: information.redundancy[group] for group in settled.factors},
         places=information.places,
         place_covariances=information.place_covariance,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.bundle_blocks import Block, CornerBlock, Key, PriorBlock, TileBlock, wave_terms
+from depthcell.calib.bundle_blocks import Block, CornerBlock, Evaluation, Key, PriorBlock, TileBlock, wave_terms
 from depthcell.calib.bundle_problem import BundleProblem, BundleSettings, Place
 from depthcell.calib.cell import POSE_NAMES, lens_names
 from depthcell.calib.depthcorrection import DepthCorrection
@@ -27,6 +27,7 @@ class Adjustment:
         fixed: keys that are held.
         blocks: corners in the order of `problem.views`, then depth in that of `problem.depth`, then priors.
         weights: per block, factor on each of its rows: 0 for what is left out.
+        common_px: per group, standard deviation of an error that all rows of one block share; see `weighted`.
     """
 
     def __init__(self, problem: BundleProblem, settings: BundleSettings) -> None:
@@ -41,6 +42,7 @@ class Adjustment:
         self._add_depth()
         self.blocks.extend(self._priors())
         self.weights = [np.ones(block.count) for block in self.blocks]
+        self.common_px: dict[str, float] = {}
         self._ceres, self._costs = self._built()
 
     def _add(self, key: Key, value: NDArray[np.float64], names: tuple[str, ...]) -> None:
@@ -107,6 +109,26 @@ class Adjustment:
                 ceres.set_parameter_block_constant(self.values[key])
         return ceres, costs
 
+    def weighted(self, number: int, found: Evaluation) -> Evaluation:
+        """A block's residuals and derivatives, of unit covariance if all is as stated.
+
+        Rows with weights w of unit variance, and a common error of standard deviation tau that acts on them by a, have
+        the covariance `1 + tau² a a^T`; its inverse root is `1 - (1 - 1 / sqrt(1 + tau² a²)) a a^T / a²`.
+        """
+        weights, block = self.weights[number], self.blocks[number]
+        residuals = found.residuals * weights[:, None]
+        jacobians = [jacobian * weights[:, None, None] for jacobian in found.jacobians]
+        tau_px = self.common_px.get(block.group, 0.0)
+        if tau_px == 0 or block.common is None or not weights.any():
+            return Evaluation(residuals, jacobians)
+        act = weights * block.common
+        size = float(act @ act)
+        shrink = (1 - 1 / np.sqrt(1 + tau_px**2 * size)) / size
+        return Evaluation(
+            residuals - shrink * act[:, None] * (act @ residuals),
+            [jacobian - shrink * act[:, None, None] * np.tensordot(act, jacobian, 1) for jacobian in jacobians],
+        )
+
     def check_start(self) -> None:
         """Refuse a start in which something cannot be seen as it was.
 
@@ -122,8 +144,10 @@ class Adjustment:
                     "its start pose or the camera's is wrong"
                 )
 
-    def solve(self) -> int:
+    def solve(self, near: bool = False) -> int:
         """Move the parameters to where the weighted squares are least; returns how many iterations it took.
+
+        With `near` the first step is taken as it is, not shortened, since only weights have changed.
 
         The start is first folded into `bases`, so that motions are small and mean what the covariance says.
 
@@ -136,6 +160,8 @@ class Adjustment:
         options.max_num_iterations = self.settings.max_iterations
         options.function_tolerance, options.parameter_tolerance = 1e-10, 1e-11
         options.num_threads = self.settings.threads
+        if near:
+            options.initial_trust_region_radius = 1e12
         summary = pyceres.SolverSummary()
         pyceres.solve(options, self._ceres, summary)
         for cost in self._costs:
@@ -155,6 +181,8 @@ class Adjustment:
         for key, base in self.bases.items():
             self.bases[key] = base.perturbed(self.values[key])
             self.values[key][:] = 0.0
+        for cost in self._costs:
+            cost.forget()
 
     def place_keys(self) -> list[Place]:
         """Places whose pose is estimated."""
@@ -173,6 +201,8 @@ class _Cost(pyceres.CostFunction):  # type: ignore[misc] # as above
         self._adjustment, self._number = adjustment, number
         block = adjustment.blocks[number]
         self.failure: DepthcellError | None = None
+        self._at: list[bytes] = []
+        self._last: Evaluation | None = None
         self.set_num_residuals(block.count * block.width)
         self.set_parameter_block_sizes([len(adjustment.values[key]) for key in block.keys])
 
@@ -184,19 +214,31 @@ class _Cost(pyceres.CostFunction):  # type: ignore[misc] # as above
     ) -> bool:
         """What Ceres asks for; False where the parameters are impossible, so that it takes a shorter step."""
         try:
-            found = self._adjustment.blocks[self._number].evaluate(parameters, self._adjustment.bases)
+            found = self._evaluated(parameters)
         except DepthcellError as error:
             self.failure = error
             return False
         if found is None:
             return False
         self.failure = None
-        weights = self._adjustment.weights[self._number]
-        residuals[:] = (found.residuals * weights[:, None]).ravel()
-        for target, jacobian in zip(jacobians or (), found.jacobians, strict=False):
+        weighted = self._adjustment.weighted(self._number, found)
+        residuals[:] = weighted.residuals.ravel()
+        for target, jacobian in zip(jacobians or (), weighted.jacobians, strict=False):
             if target is not None:
-                target[:] = (jacobian * weights[:, None, None]).ravel()
+                target[:] = jacobian.ravel()
         return True
+
+    def _evaluated(self, parameters: list[NDArray[np.float64]]) -> Evaluation | None:
+        """The block's answer; Ceres asks for residuals first, and again at the same place for derivatives."""
+        at = [values.tobytes() for values in parameters]
+        if at != self._at:
+            adjustment = self._adjustment
+            self._last, self._at = adjustment.blocks[self._number].evaluate(parameters, adjustment.bases), at
+        return self._last
+
+    def forget(self) -> None:
+        """Poses have new bases: what was found before is no longer true."""
+        self._at = []
 
 
 def empty_correction(wave_shape: tuple[int, int]) -> DepthCorrection:

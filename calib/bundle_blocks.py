@@ -58,6 +58,11 @@ class Block(Protocol):
         """Residuals per row."""
         ...
 
+    @property
+    def common(self) -> NDArray[np.float64] | None:
+        """(N,) change of each residual per pixel of an error that all rows share; None where there is no such error."""
+        ...
+
     def evaluate(self, values: Sequence[FloatArray], bases: Bases) -> Evaluation | None:
         """Residuals and derivatives; None where the values are impossible, such as a board behind its camera."""
         ...
@@ -121,6 +126,7 @@ class CornerBlock:
     """Corners of one board in one image: `(projected - found) / sigma`, two per corner."""
 
     width = 2
+    common = None
 
     def __init__(self, view: BoardView, board: Board) -> None:
         self.group = view.stream
@@ -198,14 +204,17 @@ class TileBlock:
             ("depth", tiles.serial),
         )
         self.count = len(tiles.disparity_px)
+        self.common: NDArray[np.float64] | None = 1 / tiles.sigma_px
         self._tiles, self._shape = tiles, BoardShape(board)
+        self._looked: NDArray[np.float64] | None = None
         self._focal_baseline_m, self._wave = focal_baseline_m, np.asarray(wave, np.float64)
 
     def evaluate(self, values: Sequence[FloatArray], bases: Bases) -> Evaluation | None:
         """See `Block`; None where a pixel does not meet the board's face."""
         lens, xi_stream, xi_place, warp_m, scale, depth = values
         stream, place = _moved(bases[self.keys[1]], xi_stream), _moved(bases[self.keys[2]], xi_place)
-        sight = sight_of(lens, self._tiles.pixels)
+        sight = sight_of(lens, self._tiles.pixels, self._looked)
+        self._looked = sight.ideal  # where the next inversion of a lens a little different starts from
         rays_cam = np.concatenate((sight.ideal, np.ones((self.count, 1))), axis=1)
         rays_board = rays_cam @ (place.rotation.T @ stream.rotation).T
         origin_board = place.rotation.T @ (stream.translation_m - place.translation_m)
@@ -260,12 +269,15 @@ def _meeting(
     """Where rays meet the bent face: distance along each (N,), normal (N, 3) there, nominal position (N, 2); Newton."""
     z_m: NDArray[np.float64] = -origin_board[2] / rays_board[:, 2]
     normals, flat_m = np.ones(rays_board.shape), np.empty((len(z_m), 2))
-    for _ in range(4):  # a bend of 1 mm on 300 mm converges to 1e-12 m in three
+    for _ in range(5):
         points_board = origin_board + rays_board * z_m[:, None]
         flat_m = points_board[:, :2] / scale
         normals[:, :2] = -shape.slopes(flat_m) * warp_m / scale
         excess_m = points_board[:, 2] - shape.bends(flat_m) @ warp_m
-        z_m = z_m - excess_m / np.einsum("ij,ij->i", normals, rays_board)
+        step_m = excess_m / np.einsum("ij,ij->i", normals, rays_board)
+        z_m = z_m - step_m
+        if np.abs(step_m).max() < 1e-8:  # Newton: the next step would be below 1e-15 m
+            break
     return (z_m, normals, flat_m) if np.isfinite(z_m).all() and z_m.min() > 0 else None
 
 
@@ -288,6 +300,7 @@ class PriorBlock:
     target: NDArray[np.float64]
     group: str = "prior"
     width: int = 1
+    common: NDArray[np.float64] | None = None
 
     @property
     def count(self) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.transform import FloatArray, RigidTransform
-from depthcell.calib.cell import POSE_NAMES, lens_names
+from depthcell.calib.cell import POSE_NAMES, CellCamera, DisparityNoise, lens_names
 from depthcell.calib.depthcorrection import DepthCorrection
 from depthcell.errors import DepthcellError
 
@@ -82,6 +82,26 @@ def color_covariance(solution: "BundleSolution", serial: str) -> NDArray[np.floa
     slope[:6, :6], slope[:6, 6:12] = adjoint, -adjoint
     slope[6:, 12:] = np.eye(len(lens))
     return np.asarray(slope @ joint @ slope.T)
+
+
+def cell_camera(
+    solution: "BundleSolution", serial: str, model: str, baseline_m: float, noise: DisparityNoise
+) -> CellCamera:
+    """One camera of a cell as the adjustment found it, with its covariances."""
+    color = solution.streams.get(f"color:{serial}")
+    return CellCamera(
+        serial=serial,
+        model=model,
+        depth=solution.streams[_known(solution, f"depth:{serial}")],
+        color=color,
+        T_cell_depth=solution.T_cell_stream[f"depth:{serial}"],
+        covariance=cell_covariance(solution, [serial]),
+        T_color_depth=None if color is None else color_transform(solution, serial),
+        baseline_m=baseline_m,
+        noise=noise,
+        correction=solution.corrections.get(serial, DepthCorrection()),
+        color_covariance=None if color is None else color_covariance(solution, serial),
+    )
 
 
 def adjoint_of(transform: RigidTransform) -> NDArray[np.float64]:

@@ -7,17 +7,19 @@ Bundle Adjustment - A Modern Synthesis, 2000, section 6.1). The work grows with 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+from scipy.optimize import brentq
 
 from depthcell.calib.bundle_adjustment import Adjustment
 from depthcell.calib.bundle_problem import Place
 from depthcell.errors import DepthcellError, Reason
 
 SINGULAR = 1e-13
-"""Share of the largest eigenvalue, of the normal matrix scaled to a unit diagonal, below which a direction is lost."""
+"""Eigenvalue of a normal matrix scaled to a unit diagonal below which a direction counts as lost."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +33,7 @@ class Information:
         places: which pose is which.
         square_sum: per group, sum of squares of its residuals, in units of the stated sigma, outliers left out.
         redundancy: per group, degrees of freedom left in it: its residuals less the parameters that they paid for.
+        common: per group of blocks whose rows may share an error, what is known of it.
     """
 
     covariance: NDArray[np.float64]
@@ -39,6 +42,7 @@ class Information:
     places: tuple[Place, ...]
     square_sum: Mapping[str, float]
     redundancy: Mapping[str, float]
+    common: Mapping[str, "CommonError"]
 
     def factor(self, group: str, least: float) -> float:
         """Root of the group's variance component, square sum over redundancy; 1 where fewer than 10 degrees are left.
@@ -52,13 +56,52 @@ class Information:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class CommonError:
+    """How much the blocks of a group move as a whole, B blocks with anything left in them.
+
+    Attributes:
+        square: (B,), square of each block's mean residual, which without a common error has unit variance.
+        size: (B,), 1 / px²: with one of standard deviation tau that variance is `1 + tau² size`.
+        redundancy: degrees of freedom left in these means.
+    """
+
+    square: NDArray[np.float64]
+    size: NDArray[np.float64]
+    redundancy: float
+
+    def tau_px(self) -> float:
+        """Standard deviation for which the squares are as large as their redundancy says; 0 if they already are less.
+
+        As in any variance component by moments (Searle, Casella, McCulloch, Variance Components, 1992, chapter 5).
+        With fewer than 3 degrees of freedom it is not estimated, and 0.
+        """
+        if self.redundancy < 3 or self.square.sum() <= self.redundancy:
+            return 0.0
+        top = float(self.square.sum() / self.size.min())
+
+        def excess(variance: float) -> float:
+            return float((self.square / (1 + variance * self.size)).sum()) - self.redundancy
+
+        found: float = brentq(excess, 0.0, top, full_output=False)  # pyright: ignore[reportAssignmentType]
+        return float(np.sqrt(found))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Share:
-    """What one block adds: its normal matrix over `columns` of shared parameters, then the place's 6."""
+    """What one block adds: its normal matrix over `columns` of shared parameters, then the place's 6.
+
+    `squares` (in units of the stated sigma) and `rows` are those of its group. Where rows may share an error, the part
+    of `normal` that belongs to their mean is `mean_normal`, and `mean` holds its square and size as in `CommonError`.
+    """
 
     group: str
     columns: NDArray[np.intp]
     place: int | None
     normal: NDArray[np.float64]
+    squares: float
+    rows: int
+    mean_normal: NDArray[np.float64] | None = None
+    mean: tuple[float, float] = (0.0, 0.0)
 
 
 def information_of(adjustment: Adjustment) -> Information:
@@ -72,14 +115,8 @@ def information_of(adjustment: Adjustment) -> Information:
     number_of = {place: number for number, place in enumerate(places)}
     shared, cross = np.zeros((size, size)), np.zeros((len(places), 6, size))
     own = np.zeros((len(places), 6, 6))
-    shares: list[_Share] = []
-    square_sum: dict[str, float] = {}
-    rows: dict[str, int] = {}
-    for number, block in enumerate(adjustment.blocks):
-        share, squares, count = _share(adjustment, number, slices, number_of)
-        shares.append(share)
-        square_sum[block.group] = square_sum.get(block.group, 0.0) + squares
-        rows[block.group] = rows.get(block.group, 0) + count
+    shares = [_share(adjustment, number, slices, number_of) for number in range(len(adjustment.blocks))]
+    for share in shares:
         inner = len(share.columns)
         shared[np.ix_(share.columns, share.columns)] += share.normal[:inner, :inner]
         if share.place is not None:
@@ -92,10 +129,29 @@ def information_of(adjustment: Adjustment) -> Information:
     covariance = _inverted(complement, names)
     place_cross = -weights @ covariance
     place_covariance = own_inverse - place_cross @ weights.transpose(0, 2, 1)
-    redundancy = {group: float(count) for group, count in rows.items()}
+    squares, redundancy, common = _tally(shares, covariance, place_cross, place_covariance)
+    return Information(covariance, place_covariance, place_cross, tuple(places), squares, redundancy, common)
+
+
+def _tally(
+    shares: list[_Share], covariance: NDArray[np.float64], cross: NDArray[np.float64], own: NDArray[np.float64]
+) -> tuple[dict[str, float], dict[str, float], dict[str, CommonError]]:
+    """Per group: sum of squares, redundancy, and what its blocks share."""
+    squares: dict[str, float] = {}
+    redundancy: dict[str, float] = {}
+    means: dict[str, list[tuple[float, float, float]]] = {}
     for share in shares:
-        redundancy[share.group] -= _paid(share, covariance, place_cross, place_covariance)
-    return Information(covariance, place_covariance, place_cross, tuple(places), square_sum, redundancy)
+        local = _local(share, covariance, cross, own)
+        paid = float((local * share.normal).sum())
+        if share.mean_normal is not None:
+            paid_by_mean = float((local * share.mean_normal).sum())
+            means.setdefault(share.group, []).append((*share.mean, 1 - paid_by_mean))
+            paid -= paid_by_mean
+        squares[share.group] = squares.get(share.group, 0.0) + share.squares
+        redundancy[share.group] = redundancy.get(share.group, 0.0) + share.rows - paid
+    table = {group: np.array(rows) for group, rows in means.items()}
+    common = {group: CommonError(rows[:, 0], rows[:, 1], float(rows[:, 2].sum())) for group, rows in table.items()}
+    return squares, redundancy, common
 
 
 def _columns(adjustment: Adjustment) -> tuple[dict[object, NDArray[np.intp]], int]:
@@ -112,30 +168,45 @@ def _share(
     number: int,
     slices: Mapping[object, NDArray[np.intp]],
     number_of: Mapping[Place, int],
-) -> tuple[_Share, float, int]:
-    """One block's share, its square sum in units of the stated sigma, and how many residuals count."""
+) -> _Share:
+    """What one block adds at the present parameters."""
     block, weights = adjustment.blocks[number], adjustment.weights[number]
     found = block.evaluate([adjustment.values[key] for key in block.keys], adjustment.bases)
     if found is None:
         raise DepthcellError(f"adjustment: a board ended up behind {block.group}", Reason.CELL_INVALID)
+    weighted = adjustment.weighted(number, found)
     parts, columns, place, last = [], [np.zeros(0, np.intp)], None, []
-    for key, jacobian in zip(block.keys, found.jacobians, strict=True):
+    for key, jacobian in zip(block.keys, weighted.jacobians, strict=True):
         if key in slices:
             parts.append(jacobian)
             columns.append(slices[key])
         elif key[0] == "place" and key not in adjustment.fixed:
             place, last = number_of[key[1]], [jacobian]  # type: ignore[index]
-    stacked = np.concatenate([*parts, *last], axis=2) * weights[:, None, None]
+    stacked = np.concatenate([*parts, *last], axis=2)
     flat = stacked.reshape(-1, stacked.shape[2])
     kept = weights > 0
-    squares = float(np.square(found.residuals[kept]).sum())
-    return _Share(block.group, np.concatenate(columns), place, flat.T @ flat), squares, int(kept.sum()) * block.width
+    rows, squares = int(kept.sum()) * block.width, float(np.square(found.residuals[kept]).sum())
+    share = _Share(block.group, np.concatenate(columns), place, flat.T @ flat, squares, rows)
+    if block.common is None or rows == 0:
+        return share
+    act = weights * block.common
+    size = float(act @ act)
+    mean, mean_row = act @ weighted.residuals[:, 0] / np.sqrt(size), act @ stacked[:, 0] / np.sqrt(size)
+    rest = np.square(weighted.residuals).sum() - mean**2  # of the rows about their mean, which no common error moves
+    spread = adjustment.common_px.get(block.group, 0.0) ** 2 * size
+    return replace(
+        share,
+        squares=float(rest / weights.max() ** 2),
+        rows=rows - 1,
+        mean_normal=np.outer(mean_row, mean_row),
+        mean=(float(mean**2 * (1 + spread)), size),
+    )
 
 
-def _paid(
+def _local(
     share: _Share, covariance: NDArray[np.float64], cross: NDArray[np.float64], own: NDArray[np.float64]
-) -> float:
-    """Parameters that a block's residuals paid for: trace of covariance times its normal matrix."""
+) -> NDArray[np.float64]:
+    """Covariance of the parameters that a block meets, in the order of its normal matrix."""
     inner = len(share.columns)
     local = np.empty_like(share.normal)
     local[:inner, :inner] = covariance[np.ix_(share.columns, share.columns)]
@@ -143,7 +214,7 @@ def _paid(
         local[inner:, :inner] = cross[share.place][:, share.columns]
         local[:inner, inner:] = local[inner:, :inner].T
         local[inner:, inner:] = own[share.place]
-    return float((local * share.normal).sum())
+    return local
 
 
 def _inverted_places(own: NDArray[np.float64], places: list[Place]) -> NDArray[np.float64]:
@@ -169,9 +240,16 @@ def _inverted(complement: NDArray[np.float64], names: list[str]) -> NDArray[np.f
         DepthcellError: it is singular; the message names the parameters that share the lost direction.
     """
     scale = 1 / np.sqrt(np.maximum(np.diag(complement), 1e-300))
-    values, vectors = np.linalg.eigh(complement * np.outer(scale, scale))
-    if not values[0] > SINGULAR * values[-1]:
-        direction = vectors[:, 0]
+    scaled = complement * np.outer(scale, scale)
+    try:
+        half = solve_triangular(np.linalg.cholesky(scaled), np.eye(len(scaled)), lower=True) * scale
+        lost_any = (
+            np.square(half / scale).sum() > 1 / SINGULAR
+        )  # the trace of the inverse: at least 1 / least eigenvalue
+    except np.linalg.LinAlgError:
+        half, lost_any = np.empty(0), True
+    if lost_any:
+        direction = np.linalg.eigh(scaled)[1][:, 0]
         strongest = np.argsort(-np.abs(direction))[:4]
         lost = ", ".join(names[place] for place in strongest if abs(direction[place]) > 0.1)
         raise DepthcellError(
@@ -179,5 +257,4 @@ def _inverted(complement: NDArray[np.float64], names: list[str]) -> NDArray[np.f
             "both axes and at different distances, seen by two cameras at a time, or hold that lens",
             Reason.CELL_INVALID,
         )
-    root = vectors / np.sqrt(values) * scale[:, None]
-    return np.asarray(root @ root.T)
+    return np.asarray(half.T @ half)

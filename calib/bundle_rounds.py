@@ -20,8 +20,8 @@ HUBER = {1: 1.345, 2: 2.0}
 HUBER_ROUNDS = 5
 LEAST_FACTOR = 1e-3
 """Residuals are never taken for better than this share of what was stated: a simulation may have none at all."""
-SETTLED = 0.01
-"""Relative change of a group's standard deviation below which it counts as settled."""
+SETTLED, COMMON_SETTLED = 0.01, 0.02
+"""Relative change of a group's standard deviation, and of that of its views' means, below which it is settled."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,12 +31,14 @@ class Settled:
     Attributes:
         information: covariance, with the weights as they ended.
         factors: per group, standard deviation found over that stated.
+        common_px: per group of depth tiles, standard deviation of an error that all tiles of one view share.
         inliers: per block, which rows count.
         rounds: how many times the adjustment was solved.
     """
 
     information: Information
     factors: dict[str, float]
+    common_px: dict[str, float]
     inliers: list[NDArray[np.bool_]]
     rounds: int
 
@@ -52,14 +54,17 @@ def settle(adjustment: Adjustment) -> Settled:
     rounds, factors, inliers = _screen(adjustment)
     while rounds < adjustment.settings.max_rounds:
         _weigh(adjustment, inliers, factors)
-        adjustment.solve()
+        adjustment.solve(near=True)
         rounds += 1
         information = information_of(adjustment)
         found = {group: information.factor(group, LEAST_FACTOR) for group in factors}
+        common_px = {group: common.tau_px() for group, common in information.common.items()}
+        settled = _settled(adjustment, information, common_px)
+        adjustment.common_px.update(common_px)
         again = _within(adjustment, _norms(adjustment), found, level)
         same = all(np.array_equal(old, new) for old, new in zip(inliers, again, strict=True))
-        if same and all(abs(found[group] / factors[group] - 1) < SETTLED for group in found):
-            return Settled(information, factors, inliers, rounds)
+        if settled and same and all(abs(found[group] / factors[group] - 1) < SETTLED for group in found):
+            return Settled(information, factors, common_px, inliers, rounds)
         # late rounds only take away, so that no row can come and go for ever
         late = rounds > adjustment.settings.max_rounds // 2
         inliers = [old & new if late else new for old, new in zip(inliers, again, strict=True)]
@@ -72,15 +77,17 @@ def settle(adjustment: Adjustment) -> Settled:
 
 def _screen(adjustment: Adjustment) -> tuple[int, dict[str, float], list[NDArray[np.bool_]]]:
     """First solutions, with Huber's weights while there are rows beyond the level: rounds, robust factors, inliers."""
-    rounds = 0
+    rounds, before = 0, None
     while True:
-        adjustment.solve()
+        adjustment.solve(near=rounds > 0)
         rounds += 1
         norms = _norms(adjustment)
         factors = _scales(adjustment, norms)
         inliers = _within(adjustment, norms, factors, adjustment.settings.outlier_level)
-        if rounds > HUBER_ROUNDS or all(inside.all() for inside in inliers):
+        inside = np.concatenate(inliers)
+        if rounds > HUBER_ROUNDS or inside.all() or (before is not None and np.array_equal(before, inside)):
             return rounds, factors, inliers
+        before = inside
         for number, block in enumerate(adjustment.blocks):
             if block.group in factors:
                 ratio = norms[number] / factors[block.group]
@@ -120,9 +127,21 @@ def _scales(adjustment: Adjustment, norms: list[NDArray[np.float64]]) -> dict[st
 def _within(
     adjustment: Adjustment, norms: list[NDArray[np.float64]], factors: dict[str, float], level: float
 ) -> list[NDArray[np.bool_]]:
-    return [
-        sizes <= level * factors.get(block.group, np.inf) for block, sizes in zip(adjustment.blocks, norms, strict=True)
-    ]
+    inliers = []
+    for block, sizes in zip(adjustment.blocks, norms, strict=True):
+        shared = 0.0 if block.common is None else adjustment.common_px.get(block.group, 0.0) * block.common
+        inliers.append(sizes <= level * np.hypot(factors.get(block.group, np.inf), shared))
+    return inliers
+
+
+def _settled(adjustment: Adjustment, information: Information, common_px: dict[str, float]) -> bool:
+    """Whether errors that views share are as large as was assumed, for the size of a typical view."""
+    for group, tau_px in common_px.items():
+        size = float(np.median(information.common[group].size))
+        before, after = 1 + size * adjustment.common_px.get(group, 0.0) ** 2, 1 + size * tau_px**2
+        if abs(np.sqrt(after / before) - 1) > COMMON_SETTLED:
+            return False
+    return True
 
 
 def _weigh(adjustment: Adjustment, inliers: list[NDArray[np.bool_]], factors: dict[str, float]) -> None:

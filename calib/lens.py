@@ -102,23 +102,27 @@ def project_with_jacobians(lens: FloatArray, points_cam: FloatArray) -> Projecti
     return Projection(pixels, by_point, by_lens)
 
 
-def sight_of(lens: FloatArray, pixels: FloatArray) -> Sight:
+def sight_of(lens: FloatArray, pixels: FloatArray, start: NDArray[np.float64] | None = None) -> Sight:
     """Where `pixels` (N, 2) look, and how that turns with the lens, by the theorem of implicit functions.
 
-    The lens is inverted by Newton's method, which doubles the digits in each step.
+    The lens is inverted by Newton's method, which doubles the digits in each step, from `start` (N, 2) if there is one.
 
     Raises:
         DepthcellError: the lens cannot be inverted at a pixel: its polynomial folds over there.
     """
     bent = (np.asarray(pixels, np.float64) - lens[2:4]) / lens[:2]
-    ideal = bent.copy()
+    ideal = bent.copy() if start is None or len(lens) == 4 else start.copy()
     if len(lens) > 4:
         for _ in range(NEWTON_STEPS):
-            now_x, now_y, slope, _ = _bent_with_jacobians(lens, ideal[:, 0], ideal[:, 1])
-            step = _solved2(slope, bent - np.stack((now_x, now_y), axis=1))
-            ideal = ideal + step
-            if not np.abs(step).max(initial=0.0) > 1e-13:
-                break
+            now_x, now_y, slope, _ = _bent_with_jacobians(lens, ideal[:, 0], ideal[:, 1], by_coefficients=False)
+            ahead_x, ahead_y = bent[:, 0] - now_x, bent[:, 1] - now_y
+            determinant = slope[:, 0, 0] * slope[:, 1, 1] - slope[:, 0, 1] * slope[:, 1, 0]
+            step_x = (slope[:, 1, 1] * ahead_x - slope[:, 0, 1] * ahead_y) / determinant
+            step_y = (slope[:, 0, 0] * ahead_y - slope[:, 1, 0] * ahead_x) / determinant
+            ideal[:, 0] += step_x
+            ideal[:, 1] += step_y
+            if not max(np.abs(step_x).max(initial=0.0), np.abs(step_y).max(initial=0.0)) > 1e-8:
+                break  # the next step would be its square
         else:
             raise DepthcellError(FOLDED)
     _, _, slope, by_coefficient = _bent_with_jacobians(lens, ideal[:, 0], ideal[:, 1])
@@ -129,17 +133,8 @@ def sight_of(lens: FloatArray, pixels: FloatArray) -> Sight:
     by_lens[:, 0, 2], by_lens[:, 1, 3] = -1 / lens[0], -1 / lens[1]
     if by_coefficient is not None:
         by_lens[:, :, 4:] = -by_coefficient
-        for column in range(len(lens)):
-            by_lens[:, :, column] = _solved2(slope, by_lens[:, :, column])
+        by_lens = np.linalg.solve(slope, by_lens)
     return Sight(ideal, by_lens)
-
-
-def _solved2(matrix: FloatArray, right: FloatArray) -> NDArray[np.float64]:
-    """Solutions (N, 2) of N systems of two equations, by Cramer's rule."""
-    determinant = matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]
-    first = matrix[:, 1, 1] * right[:, 0] - matrix[:, 0, 1] * right[:, 1]
-    second = matrix[:, 0, 0] * right[:, 1] - matrix[:, 1, 0] * right[:, 0]
-    return np.stack((first / determinant, second / determinant), axis=1)
 
 
 def _bent(lens: FloatArray, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -157,14 +152,13 @@ def _bent(lens: FloatArray, x: FloatArray, y: FloatArray) -> tuple[FloatArray, F
 
 
 def _bent_with_jacobians(
-    lens: FloatArray, x: FloatArray, y: FloatArray
+    lens: FloatArray, x: FloatArray, y: FloatArray, by_coefficients: bool = True
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray | None]:
     """Distorted x and y (N,), their slope by ideal x and y (N, 2, 2), and by coefficients (N, 2, C) if any."""
     if len(lens) == 4:
         return x, y, np.broadcast_to(np.eye(2), (len(x), 2, 2)), None
     k1, k2, p1, p2, k3 = lens[4:9]
     r2 = x * x + y * y
-    r4 = r2 * r2
     numerator = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
     by_r2 = k1 + r2 * (2 * k2 + 3 * k3 * r2)
     below = np.ones_like(r2)
@@ -175,16 +169,6 @@ def _bent_with_jacobians(
     radial = numerator * below
     xy2 = 2 * x * y
     tangent_x, tangent_y = r2 + 2 * x * x, r2 + 2 * y * y
-
-    by = np.zeros((len(x), 2, len(lens) - 4))
-    for column, power in ((0, r2), (1, r4), (4, r2 * r4)):
-        by[:, 0, column], by[:, 1, column] = x * power * below, y * power * below
-        if len(lens) >= 12:
-            less = -radial * below * power
-            place = {0: 5, 1: 6, 4: 7}[column]
-            by[:, 0, place], by[:, 1, place] = x * less, y * less
-    by[:, 0, 2], by[:, 1, 2], by[:, 0, 3], by[:, 1, 3] = xy2, tangent_y, tangent_x, xy2
-
     bent_x = x * radial + p1 * xy2 + p2 * tangent_x
     bent_y = y * radial + p1 * tangent_y + p2 * xy2
     slope = np.empty((len(x), 2, 2))
@@ -193,11 +177,30 @@ def _bent_with_jacobians(
     slope[:, 1, 1] = radial + 2 * y * y * by_r2 + 6 * p1 * y + 2 * p2 * x
     if len(lens) == 16:
         s1, s2, s3, s4 = lens[12:]
-        by[:, 0, 8], by[:, 0, 9], by[:, 1, 10], by[:, 1, 11] = r2, r4, r2, r4
         bent_x, bent_y = bent_x + r2 * (s1 + r2 * s2), bent_y + r2 * (s3 + r2 * s4)
         along_x, along_y = 2 * (s1 + 2 * r2 * s2), 2 * (s3 + 2 * r2 * s4)
         slope[:, 0, 0] += along_x * x
         slope[:, 0, 1] += along_x * y
         slope[:, 1, 0] += along_y * x
         slope[:, 1, 1] += along_y * y
+    by = _by_coefficients(len(lens) - 4, x, y, radial, below) if by_coefficients else None
     return bent_x, bent_y, slope, by
+
+
+def _by_coefficients(
+    count: int, x: FloatArray, y: FloatArray, radial: FloatArray, below: FloatArray
+) -> NDArray[np.float64]:
+    """(N, 2, count): distorted x and y by each coefficient; `below` is one over the radial denominator."""
+    r2, xy2 = x * x + y * y, 2 * x * y
+    r4 = r2 * r2
+    by = np.zeros((len(x), 2, count))
+    for column, power in ((0, r2), (1, r4), (4, r2 * r4)):
+        by[:, 0, column], by[:, 1, column] = x * power * below, y * power * below
+        if count >= 8:
+            less = -radial * below * power
+            place = {0: 5, 1: 6, 4: 7}[column]
+            by[:, 0, place], by[:, 1, place] = x * less, y * less
+    by[:, 0, 2], by[:, 1, 2], by[:, 0, 3], by[:, 1, 3] = xy2, r2 + 2 * y * y, r2 + 2 * x * x, xy2
+    if count == 12:
+        by[:, 0, 8], by[:, 0, 9], by[:, 1, 10], by[:, 1, 11] = r2, r4, r2, r4
+    return by

@@ -26,7 +26,7 @@ def some_lens(model: Distortion, seed: int) -> Intrinsics:
     count = model.coefficient_count
     coefficients = tuple(rng.uniform(-1, 1, count) * SCALES[:count]) if model is not Distortion.NONE else (0.0,) * 5
     fx, fy = rng.uniform(500, 700, 2)
-    cx, cy = rng.uniform(-10, 10, 2) + (423.5, 239.5)
+    cx, cy = rng.uniform((413.5, 229.5), (433.5, 249.5))
     return Intrinsics(848, 480, fx, fy, cx, cy, model, coefficients)
 
 
