@@ -37,6 +37,21 @@ class BoardImage:
     image: NDArray[np.uint8]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """What one image shows of each board, its pixels no longer needed.
+
+    Attributes:
+        stream, instant, timestamp_ns: the image's.
+        found: by number of the board: what was detected, and why it may not be used, None if it may.
+    """
+
+    stream: str
+    instant: int
+    timestamp_ns: int
+    found: tuple[tuple[Detection, ImageIssue | None], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class StillnessSettings:
     """When two images show a board in the same place.
@@ -97,13 +112,41 @@ class BoardViews:
         return tuple(place for place in self.places if len(place.instants) > 1)
 
 
+def look(boards: Sequence[Board], image: BoardImage, intrinsics: Intrinsics | None = None) -> Look:
+    """Detect each board in an image, and judge what was found.
+
+    Args:
+        boards: by number.
+        image: where to look.
+        intrinsics: of its imager, to notice a bent board.
+    """
+    found = []
+    for board in boards:
+        detection = detect(board, image.image)
+        found.append((detection, judge(board, image.image, detection, intrinsics)))
+    return Look(image.stream, image.instant, image.timestamp_ns, tuple(found))
+
+
 def board_views(
     boards: Sequence[Board],
     images: Iterable[BoardImage],
     settings: StillnessSettings | None = None,
     intrinsics: Mapping[str, Intrinsics] | None = None,
 ) -> BoardViews:
-    """Detect, judge, and bring together what shows a board in one and the same place.
+    """Look at all images, and bring together what shows a board in one and the same place: see `views_of`.
+
+    Args:
+        boards: by number.
+        images: of all streams, in any order.
+        settings: when a board is still.
+        intrinsics: of some streams, to notice a bent board.
+    """
+    known = intrinsics or {}
+    return views_of(boards, (look(boards, image, known.get(image.stream)) for image in images), settings)
+
+
+def views_of(boards: Sequence[Board], looks: Iterable[Look], settings: StillnessSettings | None = None) -> BoardViews:
+    """Bring together what shows a board in one and the same place.
 
     Consecutive instants at which no stream sees the board move by more than noise are one place; so is a later return
     to exactly the same pixels in every stream, such as one view recorded fifty times. Their pixels are averaged: fifty
@@ -111,16 +154,15 @@ def board_views(
 
     Args:
         boards: by number.
-        images: of all streams, in any order.
+        looks: at images of all streams, in any order.
         settings: when a board is still.
-        intrinsics: of some streams, to notice a bent board.
 
     Raises:
         DepthcellError: a board that looks the same turned by half is seen by several cameras, whose numbering of its
             features can not be known to agree.
     """
     settings = settings or StillnessSettings()
-    shots, refused = _shots(boards, images, intrinsics or {})
+    shots, refused = _shots(boards, looks)
     views, places = list[BoardView](), list[Place]()
     for number, board in enumerate(boards):
         _check_numbering(board, shots[number])
@@ -162,23 +204,19 @@ class _Shot:
     seen: dict[str, Detection] = field(default_factory=dict)
 
 
-def _shots(
-    boards: Sequence[Board], images: Iterable[BoardImage], intrinsics: Mapping[str, Intrinsics]
-) -> tuple[list[list[_Shot]], list[RefusedImage]]:
+def _shots(boards: Sequence[Board], looks: Iterable[Look]) -> tuple[list[list[_Shot]], list[RefusedImage]]:
     """Shots of each board in the order of time, and what is not used."""
     shots: list[dict[int, _Shot]] = [{} for _ in boards]
     refused = list[RefusedImage]()
-    for image in images:
-        for number, board in enumerate(boards):
-            found = detect(board, image.image)
-            issue = judge(board, image.image, found, intrinsics.get(image.stream))
+    for seen in looks:
+        for number, (found, issue) in enumerate(seen.found):
             if issue is not None:
-                refused.append(RefusedImage(image.stream, image.instant, number, issue))
+                refused.append(RefusedImage(seen.stream, seen.instant, number, issue))
                 continue
-            shot = shots[number].setdefault(image.instant, _Shot(image.instant, image.timestamp_ns))
-            if image.stream in shot.seen:
-                raise DepthcellError(f"instant {image.instant}: holds two images of {image.stream}; number them apart")
-            shot.seen[image.stream] = found
+            shot = shots[number].setdefault(seen.instant, _Shot(seen.instant, seen.timestamp_ns))
+            if seen.stream in shot.seen:
+                raise DepthcellError(f"instant {seen.instant}: holds two images of {seen.stream}; number them apart")
+            shot.seen[seen.stream] = found
     return [sorted(by_instant.values(), key=lambda shot: shot.timestamp_ns) for by_instant in shots], refused
 
 

@@ -62,7 +62,7 @@ def factory_cell(frames: Iterable[CameraFrame]) -> Cell:
                 T_cell_depth=RigidTransform.identity("cell", f"depth:{camera.serial}"),
                 covariance=camera_covariance(np.zeros((6, 6)), depth.intrinsics, DepthCorrection(), {"scale": SCALE_U}),
                 T_color_depth=T_color_depth if has_color else None,
-                baseline_m=_baseline_m(camera.model, depth),
+                baseline_m=baseline_of(camera.model, depth.baseline_m),
                 noise=NOISE,
             )
         },
@@ -70,9 +70,14 @@ def factory_cell(frames: Iterable[CameraFrame]) -> Cell:
     )
 
 
-def _baseline_m(model: str, depth: DepthImage) -> float:
-    if depth.baseline_m is not None:
-        return depth.baseline_m
+def baseline_of(model: str, recorded_m: float | None) -> float:
+    """The stereo pair's distance as recorded, or else that of the model.
+
+    Raises:
+        DepthcellError: neither is known.
+    """
+    if recorded_m is not None:
+        return recorded_m
     for name, baseline_m in BASELINES_M.items():
         if name in model:
             return baseline_m

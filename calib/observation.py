@@ -1,0 +1,248 @@
+"""From recordings of boards to what a calibration adjusts: views, depth on the boards, what the devices say."""
+
+import multiprocessing
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from depthcell.acquisition.frameset import CameraFrame, DepthImage, FrameSet
+from depthcell.acquisition.intrinsics import Intrinsics
+from depthcell.acquisition.partfolder import PartFolder, find_parts
+from depthcell.acquisition.recording import Recording, open_recording
+from depthcell.acquisition.transform import RigidTransform
+from depthcell.calib.board import Board
+from depthcell.calib.board_views import BoardImage, BoardViews, Look, frameset_images, look, views_of
+from depthcell.calib.boardview import BoardView, DepthTiles
+from depthcell.calib.cell import DisparityNoise
+from depthcell.calib.depth_tiles import BoardPlace, tiled_depth
+from depthcell.calib.factory import baseline_of
+from depthcell.errors import DepthcellError
+
+AHEAD = 8
+"""Images that wait for a process to look at them: enough to keep it busy, little to hold in memory."""
+TEMPERATURE = "Temperature"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Device:
+    """What a camera says of itself.
+
+    Attributes:
+        serial, model, firmware: its own; `firmware` is "" where not recorded.
+        intrinsics: stream -> factory intrinsics, of the imagers that were recorded.
+        T_color_depth: the factory's; None without colour, or where the left imager gives the colour.
+        baseline_m: of its stereo pair.
+        temperatures_c: lowest and highest while it looked at the boards; None where it does not say.
+    """
+
+    serial: str
+    model: str
+    firmware: str
+    intrinsics: Mapping[str, Intrinsics]
+    T_color_depth: RigidTransform | None
+    baseline_m: float
+    temperatures_c: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """What was seen of the boards.
+
+    Attributes:
+        boards: by number.
+        devices: serial -> what the camera says of itself.
+        seen: views of boards, and the images that were not used.
+        depth: on the faces of boards, one for each camera and place.
+        unusable_depth: a sentence for each camera and place whose depth was left out.
+        recordings: what was read.
+    """
+
+    boards: tuple[Board, ...]
+    devices: Mapping[str, Device]
+    seen: BoardViews
+    depth: tuple[DepthTiles, ...]
+    unusable_depth: tuple[str, ...]
+    recordings: tuple[Path, ...]
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What is learnt of the devices while their frames go by."""
+
+    intrinsics: dict[str, dict[str, Intrinsics]] = field(default_factory=lambda: defaultdict(dict))
+    T_color_depth: dict[str, RigidTransform] = field(default_factory=dict)
+    temperatures_c: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def take(self, serial: str, frame: CameraFrame) -> None:
+        own = self.intrinsics[serial]
+        grid = frame.depth or frame.infrared
+        if grid is not None:
+            own.setdefault(f"depth:{serial}", grid.intrinsics)
+        if frame.color is not None and frame.T_color_depth is not None:
+            if np.array_equal(frame.T_color_depth.matrix, np.eye(4)):
+                own.setdefault(f"depth:{serial}", frame.color.intrinsics)
+            else:
+                own.setdefault(f"color:{serial}", frame.color.intrinsics)
+                self.T_color_depth.setdefault(serial, frame.T_color_depth)
+        if TEMPERATURE in frame.metadata:
+            self.temperatures_c[serial].append(float(frame.metadata[TEMPERATURE]))
+
+
+def observe(
+    folder: Path,
+    boards: Sequence[Board],
+    noise: Mapping[str, DisparityNoise],
+    jobs: int = 1,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Observation:
+    """Read the recordings of one station looking at boards, one `.db3` or `.bag` for each camera.
+
+    Args:
+        folder: that holds them.
+        boards: to look for, by number.
+        noise: serial -> depth noise as far as known beforehand.
+        jobs: processes that look for boards.
+        progress: told how many images have been looked at, and how many there are at most.
+
+    Raises:
+        DepthcellError: the folder holds no recordings or several parts, a recording cannot be read, no image shows a
+            board, or a camera's baseline is not known.
+    """
+    part = board_recordings(folder)
+    recordings = [open_recording(path) for path in part.paths]
+    serials = tuple(dict.fromkeys(recording.serial for recording in recordings))
+    notes = _Notes()
+    looks = tuple(_looks(part.framesets(serials), boards, notes, jobs, progress))
+    seen = views_of(boards, looks)
+    if not seen.views:
+        raise DepthcellError(_nothing_seen(folder, boards, seen))
+    devices = {recording.serial: _device(recording, notes) for recording in recordings}
+    depth, unusable = _depth(part.framesets(serials), seen, devices, noise)
+    return Observation(tuple(boards), devices, seen, depth, unusable, part.paths)
+
+
+def board_recordings(folder: Path) -> PartFolder:
+    """The recordings of boards in a folder, or in its subfolder `board` as a calibration run has it.
+
+    Raises:
+        DepthcellError: there are none, or those of several parts.
+    """
+    parts = find_parts(folder / "board" if (folder / "board").is_dir() else folder)
+    if len(parts) != 1:
+        names = ", ".join(part.part_id for part in parts[:5])
+        raise DepthcellError(
+            f"{folder}: holds recordings of {names}; name the folder that holds one recording of the board per camera"
+        )
+    return parts[0]
+
+
+def _looks(
+    framesets: Iterable[FrameSet],
+    boards: Sequence[Board],
+    notes: _Notes,
+    jobs: int,
+    progress: Callable[[int, int], None],
+) -> Iterator[Look]:
+    """Look at every image, in several processes if asked, in order all the same."""
+    images = _images(framesets, notes)
+    if jobs <= 1:
+        for done, (image, intrinsics) in enumerate(images, start=1):
+            yield look(boards, image, intrinsics)
+            progress(done, done)
+        return
+    # Forked processes would share the SDK's and Ceres' threads; spawned ones start clean.
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
+        waiting: deque[Future[Look]] = deque()
+        done = 0
+        for image, intrinsics in images:
+            waiting.append(pool.submit(look, tuple(boards), image, intrinsics))
+            if len(waiting) > AHEAD * jobs:
+                yield waiting.popleft().result()
+                done += 1
+                progress(done, done + len(waiting))
+        while waiting:
+            yield waiting.popleft().result()
+            done += 1
+            progress(done, done + len(waiting))
+
+
+def _one_thread() -> None:
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    import cv2  # noqa: PLC0415 - in the process that it is set for
+
+    cv2.setNumThreads(1)
+
+
+def _images(framesets: Iterable[FrameSet], notes: _Notes) -> Iterator[tuple[BoardImage, Intrinsics | None]]:
+    for instant, frameset in enumerate(framesets):
+        for serial, frame in frameset.frames.items():
+            notes.take(serial, frame)
+        for image in frameset_images(frameset, instant):
+            serial = image.stream.partition(":")[2]
+            yield image, notes.intrinsics[serial].get(image.stream)
+
+
+def _device(recording: Recording, notes: _Notes) -> Device:
+    serial, temperatures_c = recording.serial, notes.temperatures_c[recording.serial]
+    return Device(
+        serial=serial,
+        model=recording.model,
+        firmware=recording.firmware,
+        intrinsics=dict(notes.intrinsics[serial]),
+        T_color_depth=notes.T_color_depth.get(serial),
+        baseline_m=baseline_of(recording.model, recording.baseline_m),
+        temperatures_c=(min(temperatures_c), max(temperatures_c)) if temperatures_c else None,
+    )
+
+
+def _depth(
+    framesets: Iterable[FrameSet],
+    seen: BoardViews,
+    devices: Mapping[str, Device],
+    noise: Mapping[str, DisparityNoise],
+) -> tuple[tuple[DepthTiles, ...], tuple[str, ...]]:
+    """Tiles of every place that a camera's own left imager saw, place by place as the frames go by."""
+    views = {(view.stream, view.place): view for view in seen.views if view.stream.startswith("depth:")}
+    ends = {max(place.instants): place for place in seen.places}
+    wanted = {instant for place in seen.places for instant in place.instants}
+    kept: dict[tuple[int, str], DepthImage] = {}
+    tiles, unusable = list[DepthTiles](), list[str]()
+    for instant, frameset in enumerate(framesets):
+        if instant in wanted:
+            kept |= {(instant, s): frame.depth for s, frame in frameset.frames.items() if frame.depth is not None}
+        if instant not in ends:
+            continue
+        place = ends[instant]
+        for serial, device in devices.items():
+            view = views.get((f"depth:{serial}", (place.board, place.instant)))
+            images = [kept[at, serial] for at in place.instants if (at, serial) in kept]
+            if view is None or not images:
+                continue
+            try:
+                tiles.append(_tiles(view, device, images, noise[serial]))
+            except DepthcellError as error:
+                unusable.append(str(error))
+        for key in [key for key in kept if key[0] in place.instants]:
+            del kept[key]
+    return tuple(tiles), tuple(unusable)
+
+
+def _tiles(view: BoardView, device: Device, images: Sequence[DepthImage], noise: DisparityNoise) -> DepthTiles:
+    focal_baseline_m = images[0].intrinsics.fx_px * device.baseline_m
+    place = BoardPlace(device.serial, view.instant, view.board, focal_baseline_m)
+    return tiled_depth(place, images, view.pixels, noise).tiles
+
+
+def _nothing_seen(folder: Path, boards: Sequence[Board], seen: BoardViews) -> str:
+    """Which reason most images had, in its own words."""
+    counts: dict[str, int] = defaultdict(int)
+    for refused in seen.refused:
+        counts[refused.issue.sentence] += 1
+    specs = ", ".join(board.spec for board in boards)
+    why = max(counts, key=lambda sentence: counts[sentence]) if counts else "they hold no infrared and no colour image"
+    return f"{folder}: no image shows {specs} usably; most often: {why}"
