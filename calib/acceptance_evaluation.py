@@ -16,6 +16,7 @@ from depthcell.calib.acceptance_shapes import (
     fit_plane,
     fit_sphere,
     plane_residuals_m,
+    sphere_bias_m,
     sphere_residuals_m,
 )
 from depthcell.calib.artefact import Artefact, BallBar, BoardArtefact, Plate, Sphere, StepGauge
@@ -86,13 +87,14 @@ def _spheres(
         fit_sphere(part.thinned(), diameter_m / 2) for part, (diameter_m, _) in zip(on_spheres, certified, strict=True)
     ]
     residuals = [sphere_residuals_m(part, fit) for part, fit in zip(on_spheres, fits, strict=True)]
+    parameters = [fit.parameters - sphere_bias_m(fit, cell) for fit in fits]
     values = []
-    for name, fit, left_m, sphere in zip("ab", fits, residuals, certified, strict=False):
+    for name, fit, left_m, sphere, found_m in zip("ab", fits, residuals, certified, parameters, strict=False):
         detail = f"sphere {name}" if len(fits) > 1 else ""
         form = range_value(Characteristic.PROBING_FORM, left_m, fit, cell, rng)
         size = error_value(
             Characteristic.PROBING_SIZE,
-            2 * float(fit.parameters[3]),
+            float(DIAMETER @ found_m),
             sphere,
             [(fit, DIAMETER)],
             cell,
@@ -100,14 +102,16 @@ def _spheres(
         )
         values += [replace(form, detail=detail), replace(size, detail=detail)]
     if distance is not None:
-        values.append(_spacing(fits, distance, cell))
-    centres = np.stack([fit.parameters[:3] for fit in fits])
+        values.append(_spacing(fits, parameters, distance, cell))
+    centres = np.stack([found_m[:3] for found_m in parameters])
     return Evaluated(tuple(values), points[np.concatenate(found)], np.concatenate(residuals), centres)
 
 
-def _spacing(fits: list[ShapeFit], distance: tuple[float, float], cell: Cell) -> TestValue:
+def _spacing(
+    fits: list[ShapeFit], parameters: list[NDArray[np.float64]], distance: tuple[float, float], cell: Cell
+) -> TestValue:
     """Error of the distance of two centres."""
-    apart_m = fits[1].parameters[:3] - fits[0].parameters[:3]
+    apart_m = parameters[1][:3] - parameters[0][:3]
     length_m = float(np.linalg.norm(apart_m))
     along = np.append(apart_m / length_m, 0.0)
     window_m = math.hypot(*(window_u_m(fit, along) for fit in fits))

@@ -125,6 +125,20 @@ def distance_jacobian(points: SurfacePoints, directions: FloatArray, cell: Cell)
     return jacobian
 
 
+def slants(points: SurfacePoints, directions: FloatArray, cell: Cell) -> NDArray[np.float64]:
+    """How far noise takes points along the surface for each step out of it, (N, 3): `t = (r - (n · r) n) / (n · r)`.
+
+    Noise acts along the ray r from the camera, the surface's normal being n; where several cameras share a point, the
+    mean by their shares.
+    """
+    mean = np.zeros((len(points), 3))
+    for column, serial in enumerate(points.serials):
+        rays = points.points_cell - cell.camera(serial).T_cell_depth.translation_m
+        facing = np.einsum("ij,ij->i", rays, directions)[:, None]
+        mean += points.share[:, column, None] * (rays - facing * directions) / facing
+    return mean
+
+
 def systematic_u_m(per_parameter: FloatArray, cell: Cell) -> float:
     """Standard uncertainty that the cell's covariance gives, from `g Sigma g^T` (GUM 5.2.2, equation 13)."""
     return math.sqrt(max(float(per_parameter @ cell.joint_covariance @ per_parameter), 0.0))

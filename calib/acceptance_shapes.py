@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.transform import FloatArray
-from depthcell.calib.acceptance_points import ShapeFit, SurfacePoints, linear_fit
+from depthcell.calib.acceptance_points import ShapeFit, SurfacePoints, linear_fit, slants
+from depthcell.calib.cell import Cell
 from depthcell.errors import DepthcellError
 
 MIN_POINTS = 60
@@ -26,6 +27,7 @@ SIGMAS = 5.0
 NEAR = 0.02
 """Or so much of the shape's size, whichever is more: an artefact measured wrongly is still to be found."""
 MOST_BALLS = 4
+MOST_VOTES = 200_000
 ALIKE = 0.02
 SAME_WAY = math.cos(math.radians(35.0))
 SIZE_SLACK = 1.2
@@ -41,7 +43,7 @@ def find_spheres(points: SurfacePoints, diameters_m: Sequence[float]) -> tuple[N
     radii_m = [diameter_m / 2 for diameter_m in diameters_m]
     seen: list[_Ball] = []
     for radius_m in dict.fromkeys(radii_m):
-        for ball in _balls(points, radius_m):
+        for ball in _balls(points, radius_m, len(radii_m)):
             if all(np.linalg.norm(ball.centre_m - other.centre_m) > radius_m for other in seen):
                 seen.append(ball)
     chosen: list[_Ball] = []
@@ -85,6 +87,21 @@ def fit_sphere(points: SurfacePoints, radius_m: float) -> ShapeFit:
             return fit
         sphere = sphere + step
     raise DepthcellError(f"no sphere of {2e3 * radius_m:g} mm diameter fits what was taken for one; check the artefact")
+
+
+def sphere_bias_m(fit: ShapeFit, cell: Cell) -> NDArray[np.float64]:
+    """What noise adds to the parameters (x, y, z, R) of a sphere's fit on average, to be taken off.
+
+    A point that noise takes out by e moves along the surface by t e (`slants`). Its unit vector turns by t e / R, and
+    its distance grows by another `|t|² e² / (2 R)`: both of second order, but they never cancel. With `E(e²) = sigma²`
+    the normal equations `sum u' (|p - c| - R) / sigma²`, `u' = (u, 1)`, gain `sum (t, 0) / R + u' |t|² / (2 R)`.
+    """
+    along = slants(fit.points, fit.directions, cell)
+    turned = np.column_stack((along, np.zeros(len(along)))) / fit.parameters[3]
+    outwards = fit.design * np.square(along).sum(axis=1, keepdims=True) / (2 * fit.parameters[3])
+    weight = 1 / np.square(fit.points.sigma_m)
+    normal = (fit.design.T * weight) @ fit.design
+    return np.asarray(np.linalg.solve(normal, (turned + outwards).sum(axis=0)), dtype=np.float64)
 
 
 def sphere_residuals_m(points: SurfacePoints, fit: ShapeFit) -> NDArray[np.float64]:
@@ -194,20 +211,21 @@ class _Ball:
         return 1 / SIZE_SLACK < self.radius_m / radius_m < SIZE_SLACK
 
 
-def _balls(points: SurfacePoints, radius_m: float) -> list[_Ball]:
-    """Spheres of about this radius, the one with most votes first."""
-    free = np.arange(len(points))
-    balls = []
+def _balls(points: SurfacePoints, radius_m: float, wanted: int) -> list[_Ball]:
+    """Spheres of about this radius, the one with most votes first; no more are looked for once enough were found."""
+    free = np.ones(len(points), np.bool_)
+    votes = points.points_cell - radius_m * points.normals_cell
+    balls: list[_Ball] = []
     for _ in range(MOST_BALLS):
-        if len(free) < MIN_POINTS:
+        if free.sum() < MIN_POINTS or sum(ball.is_like(radius_m) for ball in balls) >= wanted:
             break
-        votes = points.points_cell[free] - radius_m * points.normals_cell[free]
-        centre_m = _most_voted(votes, radius_m / 3)
-        ball = _refined_ball(points, free, centre_m, radius_m)
+        centre_m = _most_voted(votes[free], radius_m / 3)
+        about = np.flatnonzero(free & (np.abs(points.points_cell - centre_m) < 2 * radius_m).all(axis=1))
+        ball = _refined_ball(points, about, centre_m, radius_m)
+        free[about[np.linalg.norm(points.points_cell[about] - centre_m, axis=1) < 1.5 * radius_m]] = False
         if ball is not None:
             balls.append(ball)
-        away = np.linalg.norm(points.points_cell[free] - centre_m, axis=1) > 1.5 * radius_m
-        free = free[away if ball is None else away & ~np.isin(free, ball.members)]
+            free[ball.members] = False
     return balls
 
 
@@ -236,11 +254,19 @@ def _refined_ball(
 
 def _most_voted(votes: FloatArray, reach_m: float) -> NDArray[np.float64]:
     """The place (3,) about which most votes (N, 3) lie: the fullest cube, then means within reach of it."""
-    cubes, counts = np.unique(np.floor(votes / reach_m).astype(np.int64), axis=0, return_counts=True)
-    place = (cubes[counts.argmax()] + 0.5) * reach_m
+    votes = votes[:: max(len(votes) // MOST_VOTES, 1)]
+    numbers, counts = np.unique(_numbered(np.floor(votes / reach_m)), return_counts=True)
+    fullest = _numbered(np.floor(votes / reach_m)) == numbers[counts.argmax()]
+    place = votes[fullest].mean(axis=0)
     for _ in range(REFINEMENTS):
         place = votes[np.linalg.norm(votes - place, axis=1) < 1.5 * reach_m].mean(axis=0)
     return np.asarray(place, dtype=np.float64)
+
+
+def _numbered(cells: FloatArray) -> NDArray[np.int64]:
+    """One number (N,) for each row of whole numbers (N, K): alike where the rows are."""
+    steps = (cells - cells.min(axis=0)).astype(np.int64)
+    return np.asarray(np.ravel_multi_index(tuple(steps.T), tuple(steps.max(axis=0) + 1)), dtype=np.int64)
 
 
 def _plane_candidates(points: SurfacePoints, size_m: float) -> list[tuple[NDArray[np.float64], float]]:
@@ -249,9 +275,8 @@ def _plane_candidates(points: SurfacePoints, size_m: float) -> list[tuple[NDArra
         return []
     middle = points.points_cell.mean(axis=0)
     along_m = np.einsum("ij,ij->i", points.points_cell - middle, points.normals_cell)
-    keys = np.column_stack((np.round(points.normals_cell / 0.1), np.round(along_m / (size_m / 20)))).astype(np.int64)
-    _, inverse, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
-    members = inverse.reshape(-1)
+    keys = _numbered(np.column_stack((np.round(points.normals_cell / 0.1), np.round(along_m / (size_m / 20)))))
+    _, members, counts = np.unique(keys, return_inverse=True, return_counts=True)
     candidates = []
     for number in np.argsort(-counts)[:12]:
         if counts[number] < MIN_POINTS / 4:

@@ -96,10 +96,10 @@ def plate(T_cell_plate: RigidTransform, size_m: tuple[float, float]) -> Surface:
 
 
 def measured(
-    surfaces: list[Surface], cell: Cell, truth: Cell, rng: np.random.Generator, frames: int = 4
+    surfaces: list[Surface], cell: Cell, truth: Cell, rng: np.random.Generator, noise_px: float = NOISE.fixed_px
 ) -> dict[str, SurfacePoints]:
     """What each camera of the cell `truth` measures, as `cell` understands it."""
-    return {serial: _measured(surfaces, cell, truth, serial, rng, frames) for serial in cell.cameras}
+    return {serial: _measured(surfaces, cell, truth, serial, rng, noise_px) for serial in cell.cameras}
 
 
 def together(points: dict[str, SurfacePoints]) -> SurfacePoints:
@@ -114,15 +114,15 @@ def together(points: dict[str, SurfacePoints]) -> SurfacePoints:
 
 
 def _measured(
-    surfaces: list[Surface], cell: Cell, truth: Cell, serial: str, rng: np.random.Generator, frames: int
+    surfaces: list[Surface], cell: Cell, truth: Cell, serial: str, rng: np.random.Generator, noise_px: float
 ) -> SurfacePoints:
     camera, real = cell.camera(serial), truth.camera(serial)
     rays = real.depth.rays().astype(np.float64)
     depth_m = np.fmin.reduce([one(real.T_cell_depth.translation_m, real.T_cell_depth.rotate(rays)) for one in surfaces])
     # What the sensor reads: `corrected` of the true cell backwards, exact for a scale and an offset.
     read_px = real.correction.scale * real.focal_baseline_m / depth_m - real.correction.disparity_offset_px
-    noise_px = NOISE.fixed_px * correlated_noise(depth_m.shape, NOISE.correlation_px, rng)
-    read_m = camera.focal_baseline_m / ((read_px + noise_px) * camera.depth.fx_px / real.depth.fx_px)
+    erring_px = read_px + noise_px * correlated_noise(depth_m.shape, NOISE.correlation_px, rng)
+    read_m = camera.focal_baseline_m / (erring_px * camera.depth.fx_px / real.depth.fx_px)
     points = camera.T_cell_depth @ (camera.depth.rays().astype(np.float64) * camera.corrected(read_m)[..., None])
     normals, cosine = _normals(surfaces, real, depth_m)
     keep = np.isfinite(depth_m) & (cosine > COS_FLATTEST)
@@ -131,7 +131,7 @@ def _measured(
     return SurfacePoints(
         points_cell=points[keep].astype(np.float64),
         normals_cell=normals[keep],
-        sigma_m=camera.depth_sigma_m(z_m, NOISE.fixed_px) * facing,
+        sigma_m=camera.depth_sigma_m(z_m, noise_px) * facing,
         correlation_m=NOISE.correlation_px * footprint_m / np.sqrt(cosine[keep]),
         share=np.ones((len(z_m), 1)),
         serials=(serial,),

@@ -21,7 +21,15 @@ from depthcell.calib.acceptance import (
 )
 from depthcell.calib.acceptance_evaluation import DIAMETER, evaluate
 from depthcell.calib.acceptance_points import SurfacePoints, distance_jacobian, systematic_u_m
-from depthcell.calib.acceptance_shapes import find_faces, find_plate, find_spheres, fit_faces, fit_plane, fit_sphere
+from depthcell.calib.acceptance_shapes import (
+    find_faces,
+    find_plate,
+    find_spheres,
+    fit_faces,
+    fit_plane,
+    fit_sphere,
+    sphere_bias_m,
+)
 from depthcell.calib.artefact import Artefact, BallBar, BoardArtefact, Plate, Sphere, StepGauge
 from depthcell.calib.cell import Cell
 from depthcell.calib.depthcorrection import DepthCorrection
@@ -78,6 +86,21 @@ def test_a_sphere_fit_follows_its_points_to_first_order(cell: Cell) -> None:
     push_m = np.random.default_rng(1).normal(0, 1e-7, len(points))
     moved = replace(points, points_cell=points.points_cell + push_m[:, None] * fit.directions)
     assert fit_sphere(moved, 0.025).parameters - fit.parameters == pytest.approx(fit.gain @ push_m, rel=1e-3, abs=1e-10)
+
+
+def test_the_bias_that_noise_gives_a_sphere_is_known(cell: Cell) -> None:
+    """Twice the noise of the cell, so that the bias, four times as large, stands out of 40 spheres."""
+    one = Cell(cell.name, {"1001": cell.camera("1001")}, cell.calibrated_at)
+    diameters_m, biases_m = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        points = measured([sphere((0.07, 0.02, 0.0), 0.05)], one, one, rng, noise_px=0.06)["1001"].thinned(600)
+        fit = fit_sphere(points, 0.025)
+        diameters_m.append(DIAMETER @ fit.parameters)
+        biases_m.append(DIAMETER @ sphere_bias_m(fit, one))
+    u_m = float(np.std(diameters_m)) / math.sqrt(40)
+    assert np.mean(biases_m) < -1e-4
+    assert np.mean(diameters_m) - np.mean(biases_m) == pytest.approx(0.05, abs=3 * u_m)
 
 
 def test_both_spheres_of_a_bar_are_told_apart(cell: Cell) -> None:
@@ -314,7 +337,8 @@ def test_intervals_of_size_and_spacing_hold_the_truth(cell: Cell) -> None:
         for source, part in {"1001": points["1001"], "merged": together(points)}.items():
             members = find_spheres(part, [0.04, 0.05])
             fits = [fit_sphere(part[m].thinned(), r) for m, r in zip(members, (0.02, 0.025), strict=True)]
-            along = np.append(fits[1].parameters[:3] - fits[0].parameters[:3], 0.0)
+            found = [fit.parameters - sphere_bias_m(fit, cell) for fit in fits]
+            along = np.append(found[1][:3] - found[0][:3], 0.0)
             length_m = float(np.linalg.norm(along))
             along /= length_m
             certified = (BAR.distance_m, 0.0)
@@ -322,7 +346,7 @@ def test_intervals_of_size_and_spacing_hold_the_truth(cell: Cell) -> None:
                 Characteristic.SPHERE_SPACING, length_m, certified, [(fits[1], along), (fits[0], -along)], cell
             )
             size = error_value(
-                Characteristic.PROBING_SIZE, 2 * float(fits[1].parameters[3]), (0.05, 0.0), [(fits[1], DIAMETER)], cell
+                Characteristic.PROBING_SIZE, 2 * float(found[1][3]), (0.05, 0.0), [(fits[1], DIAMETER)], cell
             )
             for one in (spacing, size):
                 inside.setdefault((source, one.characteristic), []).append(abs(one.value_m) < 1.96 * one.u_m)
