@@ -107,7 +107,7 @@ def wave_terms(intrinsics: Intrinsics, pixels: FloatArray, shape: tuple[int, int
     x, y = wave_coordinates(intrinsics, pixels[:, 0], pixels[:, 1])
     down = np.polynomial.chebyshev.chebvander(y, shape[0] - 1)
     across = np.polynomial.chebyshev.chebvander(x, shape[1] - 1)
-    return np.asarray((down[:, :, None] * across[:, None, :]).reshape(len(pixels), -1)[:, 1:])
+    return np.asarray((down[:, :, None] * across[:, None, :]).reshape(len(pixels), shape[0] * shape[1])[:, 1:])
 
 
 def _cross_matrices(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -164,6 +164,9 @@ def test_a_point_outside_the_image_or_too_near_is_not_seen() -> None:
     found = point_uncertainty(cell, points)
     assert np.isnan(found.u_largest_mm).tolist() == [False, True, True, True, True, False]
     assert np.isnan(found.covariance_m2[1]).all()
+    waved = replace(made, correction=DepthCorrection(wave_px=((0.0, 0.1), (0.2, 0.0))), covariance=np.zeros((6, 6)))
+    unseen = point_uncertainty(Cell("one", {"A": waved}, "2026-01-01T00:00:00Z"), points[1:3])
+    assert (unseen.cameras == 0).all()
 
 
 def test_the_map_fills_the_volume_and_is_told_in_three_lines() -> None:
