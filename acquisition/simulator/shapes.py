@@ -16,6 +16,8 @@ WARP_ROUNDS = 4
 WARP_REACH = 1.6
 """Beyond this many half widths a sheet goes on straight: there is none any more, and a parabola would run away."""
 
+_CUBE = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
+
 
 class Shape(Protocol):
     """A body that can be seen."""
@@ -26,8 +28,8 @@ class Shape(Protocol):
         ...
 
     @property
-    def bounds_m(self) -> tuple[NDArray[np.float64], float]:
-        """Centre (3,) in the frame of the body and radius of a ball around it."""
+    def corners_m(self) -> NDArray[np.float64] | None:
+        """Points (N, 3) in the frame of the body with the body between them; None where it has no end."""
         ...
 
     @property
@@ -115,11 +117,11 @@ class Sheet:
     albedo: float = 0.25
 
     @property
-    def bounds_m(self) -> tuple[NDArray[np.float64], float]:
+    def corners_m(self) -> NDArray[np.float64] | None:
         """See `Shape`."""
         left, top, right, bottom = self.printed.extent_m
-        centre = np.array([(left + right) / 2, (top + bottom) / 2, 0.0])
-        return centre, float(np.hypot(right - left, bottom - top)) / 2
+        bend_m = 0.0 if self.warp is None else WARP_REACH**2 * (abs(self.warp.x_m) + abs(self.warp.y_m))
+        return np.array([[x, y, z] for x in (left, right) for y in (top, bottom) for z in (-bend_m, bend_m)])
 
     def met(self, origin_body: FloatArray, directions_body: FloatArray) -> FloatArray:
         """See `Shape`."""
@@ -164,9 +166,9 @@ class Ball:
     albedo: float = 0.55
 
     @property
-    def bounds_m(self) -> tuple[NDArray[np.float64], float]:
+    def corners_m(self) -> NDArray[np.float64] | None:
         """See `Shape`."""
-        return np.zeros(3), self.radius_m
+        return np.asarray(self.radius_m * _CUBE)
 
     def met(self, origin_body: FloatArray, directions_body: FloatArray) -> FloatArray:
         """See `Shape`."""
@@ -191,9 +193,9 @@ class Block:
     albedo: float = 0.5
 
     @property
-    def bounds_m(self) -> tuple[NDArray[np.float64], float]:
+    def corners_m(self) -> NDArray[np.float64] | None:
         """See `Shape`."""
-        return np.zeros(3), float(np.linalg.norm(self.half_m))
+        return np.asarray(self.half_m * _CUBE)
 
     def met(self, origin_body: FloatArray, directions_body: FloatArray) -> FloatArray:
         """See `Shape`; by slabs (T. L. Kay and J. T. Kajiya, SIGGRAPH 1986)."""
@@ -221,9 +223,9 @@ class Ground:
     albedo: float = 0.10
 
     @property
-    def bounds_m(self) -> tuple[NDArray[np.float64], float]:
+    def corners_m(self) -> NDArray[np.float64] | None:
         """See `Shape`."""
-        return np.zeros(3), np.inf
+        return None
 
     def met(self, origin_body: FloatArray, directions_body: FloatArray) -> FloatArray:
         """See `Shape`."""

@@ -22,6 +22,7 @@ STEPS = 4
 """Rays for each pixel along either side."""
 WINDOW_MARGIN_PX = 30
 """Lens distortion moves a body's border by less than this."""
+NEAR_M = 0.02
 INK, PAPER = 0.05, 0.80
 VIGNETTING = 0.20
 """Share of light lost at a corner of the image whose ray has a tangent of 1."""
@@ -163,21 +164,20 @@ def _windows(
     shapes: Sequence[Shape], T_cell_cam: RigidTransform, lens: Intrinsics
 ) -> Iterator[tuple[int, Shape, Window]]:
     """Rows and columns that each body can cover; bodies outside the image are left out."""
+    T_cam_cell = T_cell_cam.inverse()
     for number, shape in enumerate(shapes):
-        centre_body, radius_m = shape.bounds_m
-        centre = T_cell_cam.inverse() @ (shape.T_cell_body @ centre_body)
-        window = _window(centre, radius_m, lens)
+        corners = shape.corners_m
+        window = _window(None if corners is None else T_cam_cell @ (shape.T_cell_body @ corners), lens)
         if window is not None:
             yield number, shape, window
 
 
-def _window(centre_cam: FloatArray, radius_m: float, lens: Intrinsics) -> Window | None:
-    if centre_cam[2] + radius_m <= 0:
-        return None
-    if not centre_cam[2] > 1.5 * radius_m:
+def _window(corners_cam: FloatArray | None, lens: Intrinsics) -> Window | None:
+    if corners_cam is None or (corners_cam[:, 2].min() < NEAR_M < corners_cam[:, 2].max()):
         return slice(0, lens.height_px), slice(0, lens.width_px)
-    corners = centre_cam + radius_m * np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
-    pixels = corners[:, :2] / corners[:, 2:] * (lens.fx_px, lens.fy_px) + (lens.cx_px, lens.cy_px)
+    if corners_cam[:, 2].max() < NEAR_M:
+        return None
+    pixels = corners_cam[:, :2] / corners_cam[:, 2:] * (lens.fx_px, lens.fy_px) + (lens.cx_px, lens.cy_px)
     size = (lens.width_px, lens.height_px)
     low = np.clip(np.floor(pixels.min(axis=0)) - WINDOW_MARGIN_PX, 0, size).astype(int)
     high = np.clip(np.ceil(pixels.max(axis=0)) + WINDOW_MARGIN_PX, 0, size).astype(int)
