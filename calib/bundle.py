@@ -13,12 +13,12 @@ from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.bundle_adjustment import Adjustment
 from depthcell.calib.bundle_covariance import picked, public_correction
+from depthcell.calib.bundle_determined import check_lenses, check_start
 from depthcell.calib.bundle_normal import Information
 from depthcell.calib.bundle_problem import BundleProblem, BundleSettings, DepthPrior, Place
 from depthcell.calib.bundle_rounds import Settled, residuals_of, settle
 from depthcell.calib.depthcorrection import DepthCorrection
 from depthcell.calib.lens import lens_from_vector
-from depthcell.errors import DepthcellError, Reason
 
 __all__ = ["BundleProblem", "BundleSettings", "BundleSolution", "DepthPrior", "Place", "solve_bundle"]
 
@@ -107,11 +107,10 @@ def solve_bundle(problem: BundleProblem, settings: BundleSettings | None = None)
     """
     settings = settings or BundleSettings()
     adjustment = Adjustment(problem, settings)
-    adjustment.check_start()
+    check_start(adjustment)
     settled = settle(adjustment)
-    solution = _solution(adjustment, settled)
-    _check_lenses(solution, settings)
-    return solution
+    check_lenses(adjustment, settled.information)
+    return _solution(adjustment, settled)
 
 
 def _solution(adjustment: Adjustment, settled: Settled) -> BundleSolution:
@@ -155,7 +154,7 @@ def _public(
     adjustment: Adjustment, information: Information
 ) -> tuple[dict[str, DepthCorrection], tuple[str, ...], Information]:
     """Corrections in terms of the refined focal lengths, names of parameters, and the covariance of those."""
-    names = tuple(name for key in adjustment.shared_keys() for name in adjustment.names[key])
+    names = tuple(adjustment.shared_names())
     place_of = {name: place for place, name in enumerate(names)}
     slope = np.eye(len(names))
     corrections = {}
@@ -193,23 +192,3 @@ def _outliers(adjustment: Adjustment, settled: Settled) -> dict[str, int]:
         if block.group in counts:
             counts[block.group] += int((~inside).sum())
     return counts
-
-
-def _check_lenses(solution: BundleSolution, settings: BundleSettings) -> None:
-    """Refuse a lens that the views leave open."""
-    for stream, lens in solution.streams.items():
-        limits = {
-            "fx_px": settings.focal_limit * lens.fx_px,
-            "fy_px": settings.focal_limit * lens.fy_px,
-            "cx_px": settings.center_limit * lens.width_px,
-            "cy_px": settings.center_limit * lens.width_px,
-        }
-        for name, limit_px in limits.items():
-            u_px = solution.u(f"{stream}.{name}")
-            if u_px > limit_px:
-                raise DepthcellError(
-                    f"adjustment: the views of {stream} leave its {name} open (u = {u_px:.1f} px, at most "
-                    f"{limit_px:.1f}); add views of the board tilted by 20 to 40 degrees about both axes and at "
-                    "different distances, or hold this lens",
-                    Reason.CELL_INVALID,
-                )

@@ -188,6 +188,10 @@ class Adjustment:
         """Places whose pose is estimated."""
         return [key[1] for key in self.values if key[0] == "place" and key not in self.fixed]  # type: ignore[misc]
 
+    def shared_names(self) -> list[str]:
+        """Names of the parameters of `shared_keys`, one by one."""
+        return [name for key in self.shared_keys() for name in self.names[key]]
+
     def shared_keys(self) -> list[Key]:
         """All other parameters that are estimated, in the order of the covariance."""
         return [key for key in self.values if key[0] != "place" and key not in self.fixed]

@@ -125,8 +125,7 @@ def information_of(adjustment: Adjustment) -> Information:
     own_inverse = _inverted_places(own, places)
     weights = own_inverse @ cross
     complement = shared - cross.reshape(-1, size).T @ weights.reshape(-1, size)
-    names = [name for key in adjustment.shared_keys() for name in adjustment.names[key]]
-    covariance = _inverted(complement, names)
+    covariance = _inverted(complement, adjustment.shared_names())
     place_cross = -weights @ covariance
     place_covariance = own_inverse - place_cross @ weights.transpose(0, 2, 1)
     squares, redundancy, common = _tally(shares, covariance, place_cross, place_covariance)

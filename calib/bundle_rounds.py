@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.calib.bundle_adjustment import Adjustment
+from depthcell.calib.bundle_determined import solve
 from depthcell.calib.bundle_normal import Information, information_of
 from depthcell.errors import DepthcellError, Reason
 
@@ -54,7 +55,7 @@ def settle(adjustment: Adjustment) -> Settled:
     rounds, factors, inliers = _screen(adjustment)
     while rounds < adjustment.settings.max_rounds:
         _weigh(adjustment, inliers, factors)
-        adjustment.solve(near=True)
+        solve(adjustment, near=True)
         rounds += 1
         information = information_of(adjustment)
         found = {group: information.factor(group, LEAST_FACTOR) for group in factors}
@@ -79,7 +80,7 @@ def _screen(adjustment: Adjustment) -> tuple[int, dict[str, float], list[NDArray
     """First solutions, with Huber's weights while there are rows beyond the level: rounds, robust factors, inliers."""
     rounds, before = 0, None
     while True:
-        adjustment.solve(near=rounds > 0)
+        solve(adjustment, near=rounds > 0)
         rounds += 1
         norms = _norms(adjustment)
         factors = _scales(adjustment, norms)

@@ -133,7 +133,7 @@ def sight_of(lens: FloatArray, pixels: FloatArray, start: NDArray[np.float64] | 
     by_lens[:, 0, 2], by_lens[:, 1, 3] = -1 / lens[0], -1 / lens[1]
     if by_coefficient is not None:
         by_lens[:, :, 4:] = -by_coefficient
-        by_lens = np.linalg.solve(slope, by_lens)
+        by_lens[:] = np.linalg.solve(slope, by_lens)
     return Sight(ideal, by_lens)
 
 
