@@ -14,6 +14,7 @@ from depthcell.calib.plots import png_of
 from depthcell.calib.plots_maps import DepthBias, DifferenceMap, draw_depth_bias, draw_differences, draw_uncertainty
 from depthcell.calib.plots_views import StreamEvidence, draw_coverage, draw_normalised, draw_poses, draw_residuals
 from depthcell.calib.uncertaintymap import UncertaintyMap
+from depthcell.calib.validation_halves import Halves
 
 
 def stream_evidence(problem: BundleProblem, solution: BundleSolution) -> tuple[StreamEvidence, ...]:
@@ -90,6 +91,16 @@ def _bias(problem: BundleProblem, solution: BundleSolution, serial: str) -> Dept
         columns.append(rows[:, solution.tile_inliers[number]])
     true_m, read_m, corrected_m = np.concatenate(columns, axis=1)
     return DepthBias(serial, true_m, 1e3 * (read_m - true_m), 1e3 * (corrected_m - true_m))
+
+
+def difference_maps(problem: BundleProblem, halves: Halves) -> tuple[DifferenceMap, ...]:
+    """What two halves of the data leave open, over each image; empty where they were not compared."""
+    return tuple(
+        DifferenceMap(
+            one.stream, problem.streams[one.stream].width_px, problem.streams[one.stream].height_px, one.grid_px, "px"
+        )
+        for one in halves.streams
+    )
 
 
 def pictures_of(

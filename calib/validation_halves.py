@@ -1,11 +1,12 @@
 """Two calibrations from two halves of the views, compared all over the images: what two recordings would differ by."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.calib.boardview import BoardView
 from depthcell.calib.bundle import BundleProblem, BundleSettings, BundleSolution, Place, solve_bundle
 from depthcell.calib.lens import lens_vector, project_points, sight_of
@@ -29,6 +30,8 @@ class HalvesCheck:
         predicted_px: RMS of what the two halves' covariances predict for it.
         seen_rms_px, seen_predicted_px: the same over the part of the image where corners were seen.
         seen_rms_mm: there, across the line of sight at that distance.
+        grid_px: (9, 9), length of the difference at points spread evenly over the image, its corners included; NaN
+            where nothing could be compared.
     """
 
     stream: str
@@ -39,6 +42,7 @@ class HalvesCheck:
     seen_rms_px: float
     seen_predicted_px: float
     seen_rms_mm: float
+    grid_px: NDArray[np.float64] = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,7 @@ def differences(
                 seen_rms_px=seen_px,
                 seen_predicted_px=_root(spread[inside]),
                 seen_rms_mm=1e3 * seen_px * distance_m / whole.streams[stream].fx_px,
+                grid_px=_on_grid(whole.streams[stream], parts[stream][0], off),
             )
         )
         apart_seen.append(off[inside])
@@ -168,6 +173,15 @@ def _grid_points(
     ideal = sight_of(lens_vector(lens), pixels).ideal
     points = distance_m * np.c_[ideal, np.ones(len(ideal))]
     return pixels, np.asarray(T_cell_stream @ points), distance_m
+
+
+def _on_grid(lens: Intrinsics, pixels: NDArray[np.float64], off: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lengths of differences (N, 2) as a table over the image, (9, 9); `pixels` (N, 2) are points of `image_grid`."""
+    steps = np.array([lens.width_px - 1, lens.height_px - 1]) / (GRID - 1)
+    column, row = np.round(pixels / steps).astype(np.int64).T
+    table = np.full((GRID, GRID), np.nan)
+    table[row, column] = np.linalg.norm(off, axis=1)
+    return table
 
 
 def _without_motion(

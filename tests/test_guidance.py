@@ -28,6 +28,8 @@ from depthcell.calib.guidance import (
     pose_in_words,
 )
 from depthcell.calib.guidance_information import Advice, knowledge_of, new_information, visible_features
+from depthcell.calib.guidance_recording import guide_recording
+from depthcell.calib.rig import RigRecording
 from depthcell.calib.synthetic_rig import RigSettings, synthetic_rig
 from depthcell.calib.uncertaintymap import Volume
 from depthcell.errors import DepthcellError
@@ -261,3 +263,34 @@ def test_guide_draws_where_to_hold_the_board(start: Start, tmp_path: Path) -> No
     colors = np.asarray(image.convert("RGB"), np.int64).reshape(-1, 3)
     assert (np.abs(colors - (0xC8, 0x50, 0x0A)).max(axis=1) < 12).sum() > 500  # the board, in orange
     assert found.sentence.endswith("mm.")
+
+
+def recording_of(problem: BundleProblem) -> RigRecording:
+    return RigRecording(
+        boards=problem.boards,
+        views=problem.views,
+        factory=problem.streams,
+        depth=problem.depth,
+        baselines_m=problem.baselines_m,
+    )
+
+
+def test_a_recording_is_enough_to_be_guided_by(start: Start) -> None:
+    """From nothing but views and factory lenses, to the advice that the adjusted rig gives."""
+    here = guide_recording(recording_of(start.problem), settings=QUICK)
+    there = guide(start.problem, settings=QUICK)
+    assert here.now_mm == pytest.approx(there.now_mm, rel=0.1)
+    assert here.then_mm == pytest.approx(there.then_mm, rel=0.1)
+    assert here.tried > 20
+
+
+def test_a_recording_with_too_little_is_refused_with_what_is_missing(start: Start) -> None:
+    recording = recording_of(start.problem)
+    alone = [view for view in recording.views if view.stream == "depth:000"]
+    for views, words in (
+        (alone, "depth:001 saw no board"),
+        ([view for view in recording.views if view.instant % 2 == (view.stream == "depth:001")], "depth:00"),
+        ([view for view in recording.views if view.instant < 3], r"depth:000 has 3 views of the board, 4 are needed"),
+    ):
+        with pytest.raises(DepthcellError, match=f"guidance: too little data to advise on yet: .*{words}"):
+            guide_recording(replace(recording, views=tuple(views), depth=()), settings=QUICK)

@@ -16,7 +16,7 @@ from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib import certificate_pictures
 from depthcell.calib.board import Board
 from depthcell.calib.bundle import BundleProblem, BundleSolution, solve_bundle
-from depthcell.calib.certificate_pictures import board_aspect, depth_bias, pictures_of, stream_evidence
+from depthcell.calib.certificate_pictures import board_aspect, depth_bias, difference_maps, pictures_of, stream_evidence
 from depthcell.calib.plots import cells_of, png_of, round_step
 from depthcell.calib.plots_maps import DepthBias, DifferenceMap, draw_depth_bias, draw_differences, draw_uncertainty
 from depthcell.calib.plots_views import (
@@ -29,6 +29,7 @@ from depthcell.calib.plots_views import (
 )
 from depthcell.calib.synthetic_rig import RigSettings, RigTruth, synthetic_rig, true_depth_read_m
 from depthcell.calib.uncertaintymap import PointUncertainty, UncertaintyMap, Volume
+from depthcell.calib.validation_halves import compare_halves
 from depthcell.errors import DepthcellError
 
 
@@ -247,3 +248,16 @@ def test_a_certificate_gets_all_its_pictures(
     assert "depth:000: rms" in pictures[0].alt
     fewer = pictures_of(replace(problem, depth=()), solution, None)
     assert len(fewer) == 4
+
+
+def test_the_difference_of_two_halves_becomes_a_map(solved: tuple[BundleProblem, BundleSolution, RigTruth]) -> None:
+    problem, solution, _ = solved
+    halves = compare_halves(problem, solution)
+    maps = difference_maps(problem, halves)
+    assert [one.stream for one in maps] == list(problem.streams)
+    for one, check in zip(maps, halves.streams, strict=True):
+        assert np.isfinite(one.difference).all()  # a pinhole knows every direction
+        assert np.sqrt((one.difference**2).mean() / 2) == pytest.approx(check.rms_px)
+        assert one.difference[2:7, 2:7].mean() < one.difference[[0, 0, -1, -1], [0, -1, 0, -1]].mean()
+    image = draw_differences(maps).axes[0].images[0]
+    np.testing.assert_allclose(np.asarray(image.get_array(), np.float64), maps[0].difference)
