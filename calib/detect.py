@@ -19,8 +19,10 @@ GROWING_ROUNDS = 12
 MAX_SIGMA_PX = 0.3
 SHARP_BLUR_PX = 0.5
 FLOOR_PX, FLOOR_SHARP_PX = 0.004, 0.02
+MARKER_FLOOR_PX, MARKER_FLOOR_SHARP_PX = 0.018, 0.04
 """What grey values cannot tell: the model's own error, measured by `benchmarks/detect_board.py`. It grows where an
-image is sharper than its pixels, so that edges turn to stairs."""
+image is sharper than its pixels, so that edges turn to stairs, and is larger at the corner of a marker, which is not
+symmetric about itself as a chessboard's corner or a disc is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +93,9 @@ def _by_markers(board: Board, grey: NDArray[np.uint8]) -> Detection:
         ids, fit = _charuco_corners(board, grey, markers)
         return _detection(ids, fit, _shade(board)[ids], markers)
     ids = (4 * markers.numbers[:, None] + np.arange(4)).ravel()
-    return _detection(ids, fit_corners(grey, _marker_start(board, markers)), -np.ones(len(ids)), markers)
+    fit = fit_corners(grey, _marker_start(board, markers))
+    floors_px = (MARKER_FLOOR_PX, MARKER_FLOOR_SHARP_PX)
+    return _detection(ids, fit, -np.ones(len(ids)), markers, floors_px)
 
 
 def _charuco_corners(
@@ -160,7 +164,11 @@ def _shade(board: Board) -> NDArray[np.float64]:
 
 
 def _detection(
-    ids: NDArray[np.int64], fit: FeatureFit, shade: NDArray[np.float64], markers: FoundMarkers | None = None
+    ids: NDArray[np.int64],
+    fit: FeatureFit,
+    shade: NDArray[np.float64],
+    markers: FoundMarkers | None = None,
+    floors_px: tuple[float, float] = (FLOOR_PX, FLOOR_SHARP_PX),
 ) -> Detection:
     """The good ones, in the order of their ids."""
     is_good = fit.is_good & (fit.sigma_px < MAX_SIGMA_PX)
@@ -171,7 +179,7 @@ def _detection(
     if len(good) == 0:
         return Detection(np.zeros(0, np.int64), np.zeros((0, 2)), wrong_shade=share, markers=markers)
     blur_px = float(np.median(fit.blur_px[good]))
-    floor_px = FLOOR_SHARP_PX if blur_px < SHARP_BLUR_PX else FLOOR_PX
+    floor_px = floors_px[1 if blur_px < SHARP_BLUR_PX else 0]
     return Detection(
         ids=ids[good].astype(np.int64),
         pixels=fit.pixels[good],

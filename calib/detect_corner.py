@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 ROUNDS = 12
+STEP_PX = 5e-4
+"""A corner whose last step was shorter is at rest: its error is a hundredth of any that is measured here."""
 MAX_REACH_PX = 8
 START_BLUR_PX = 0.8
 BLUR_LIMITS_PX = (0.2, 6.0)
@@ -148,44 +150,65 @@ def _used(
     return used, room_px.min(axis=1)
 
 
-def _edges(
-    parameters: NDArray[np.float64], offsets: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Signed distances over sqrt(2) s (N, P, 2), the same along the edge, and normals (N, 2, 2) over sqrt(2) s."""
-    scale = 1 / (math.sqrt(2) * parameters[:, 4])
-    angle = parameters[:, 2:4]
-    normal = np.stack((np.cos(angle), np.sin(angle)), axis=-1) * scale[:, None, None]
-    tangent = np.stack((-np.sin(angle), np.cos(angle)), axis=-1) * scale[:, None, None]
-    away = offsets[None] - parameters[:, None, :2]
-    return away @ normal.transpose(0, 2, 1), away @ tangent.transpose(0, 2, 1), normal
+def _model(parameters: NDArray[np.float64], offsets: NDArray[np.float64], is_saddle: bool) -> NDArray[np.float64]:
+    """Grey values (N, P)."""
+    across, _, _ = _edges(parameters, offsets)
+    edge, slope = _edge_shape(across, is_saddle)
+    skew = np.cos(parameters[:, 2] - parameters[:, 3])[:, None]
+    bend = slope[0] * slope[1] / 2
+    shape = edge[0] * edge[1] + bend * skew * (1 + skew * across[0] * across[1])
+    return np.asarray(parameters[:, None, 5] + parameters[:, None, 6] * shape)
 
 
-def _model(
+def _model_and_slopes(
     parameters: NDArray[np.float64], offsets: NDArray[np.float64], is_saddle: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Grey values (N, P) and their derivatives (N, P, 7)."""
     across, along, normal = _edges(parameters, offsets)
-    edge, slope = erf(across), 2 / math.sqrt(math.pi) * np.exp(-across * across)
-    if not is_saddle:
-        edge, slope = (1 + edge) / 2, slope / 2
+    edge, slope = _edge_shape(across, is_saddle)
     turn = (parameters[:, 2] - parameters[:, 3])[:, None]
-    skew, bend = np.cos(turn), slope[..., 0] * slope[..., 1] / 2
-    both = across[..., 0] * across[..., 1]
-    shape = edge[..., 0] * edge[..., 1] + bend * skew * (1 + skew * both)
+    skew, bend = np.cos(turn), slope[0] * slope[1] / 2
+    both = across[0] * across[1]
+    lean = bend * skew * (1 + skew * both)
+    shape = edge[0] * edge[1] + lean
     b = parameters[:, None, 6]
-    by_argument = slope * edge[..., ::-1] - (2 * bend * skew * (1 + skew * both))[..., None] * across
-    by_argument += (bend * skew**2)[..., None] * across[..., ::-1]
-    by_argument *= b[..., None]
+    by_argument = [b * (slope[k] * edge[1 - k] - 2 * lean * across[k] + bend * skew**2 * across[1 - k]) for k in (0, 1)]
     by_turn = -b * np.sin(turn) * bend * (1 + 2 * skew * both)
     jacobian = np.empty((*shape.shape, _PARAMETERS))
-    jacobian[..., :2] = -by_argument @ normal
-    jacobian[..., 2:4] = by_argument * along
-    jacobian[..., 2] += by_turn
-    jacobian[..., 3] -= by_turn
-    jacobian[..., 4] = -(by_argument * across).sum(axis=-1) / parameters[:, None, 4]
+    for axis in (0, 1):
+        jacobian[..., axis] = -sum(by_argument[k] * normal[k][:, axis, None] for k in (0, 1))
+    jacobian[..., 2] = by_argument[0] * along[0] + by_turn
+    jacobian[..., 3] = by_argument[1] * along[1] - by_turn
+    jacobian[..., 4] = -(by_argument[0] * across[0] + by_argument[1] * across[1]) / parameters[:, None, 4]
     jacobian[..., 5] = 1
     jacobian[..., 6] = shape
     return parameters[:, None, 5] + b * shape, jacobian
+
+
+def _edges(
+    parameters: NDArray[np.float64], offsets: NDArray[np.float64]
+) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """Of both edges, all over sqrt(2) s: distances from it (N, P), distances along it (N, P), its normals (N, 2)."""
+    scale = 1 / (math.sqrt(2) * parameters[:, 4])
+    x = offsets[None, :, 0] - parameters[:, :1]
+    y = offsets[None, :, 1] - parameters[:, 1:2]
+    across, along, normals = [], [], []
+    for angle in (parameters[:, 2], parameters[:, 3]):
+        cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
+        across.append(x * cosine[:, None] + y * sine[:, None])
+        along.append(y * cosine[:, None] - x * sine[:, None])
+        normals.append(np.stack((cosine, sine), axis=-1))
+    return across, along, normals
+
+
+def _edge_shape(
+    across: list[NDArray[np.float64]], is_saddle: bool
+) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """E, from -1 to 1 at a saddle and from 0 to 1 at a marker's corner, and its slope, for both edges."""
+    slopes = [2 / math.sqrt(math.pi) * np.exp(-distance * distance) for distance in across]
+    if is_saddle:
+        return [erf(distance) for distance in across], slopes
+    return [(1 + erf(distance)) / 2 for distance in across], [slope / 2 for slope in slopes]
 
 
 def _levels(
@@ -198,7 +221,7 @@ def _levels(
     """Best a and b (N, 2) with all else held."""
     unit = parameters.copy()
     unit[:, 5:] = (0.0, 1.0)
-    shape = np.where(used, _model(unit, offsets, is_saddle)[0], 0.0)
+    shape = np.where(used, _model(unit, offsets, is_saddle), 0.0)
     count = np.maximum(used.sum(axis=1), 1)
     mean_shape, mean_grey = shape.sum(axis=1) / count, grey.sum(axis=1) / count
     variance = (shape**2).sum(axis=1) / count - mean_shape**2
@@ -214,33 +237,44 @@ def _fitted(
     is_saddle: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Parameters (N, 7), misfit (N,), and the sum of the variances of x0 and y0 (N,)."""
-
-    def residuals(at: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        expected, jacobian = _model(at, offsets, is_saddle)
-        return np.where(used, grey - expected, 0.0), jacobian * used[..., None]
-
+    parameters = parameters.copy()
+    cost = np.full(len(parameters), np.inf)
     damping = np.full(len(parameters), 1e-2)
-    residual, jacobian = residuals(parameters)
-    cost = (residual**2).sum(axis=1)
+    active = np.arange(len(parameters))  # corners that still move
     for _ in range(ROUNDS):
-        step = _step(jacobian, residual, damping)
-        trial = parameters + step
+        residual, jacobian = _residuals(parameters[active], offsets, grey[active], used[active], is_saddle)
+        cost[active] = (residual**2).sum(axis=1)
+        step = _step(jacobian, residual, damping[active])
+        trial = parameters[active] + step
         trial[:, 4] = np.clip(trial[:, 4], *BLUR_LIMITS_PX)
-        trial_residual, trial_jacobian = residuals(trial)
-        trial_cost = (trial_residual**2).sum(axis=1)
-        better = trial_cost <= cost
-        parameters = np.where(better[:, None], trial, parameters)
-        residual = np.where(better[:, None], trial_residual, residual)
-        jacobian = np.where(better[:, None, None], trial_jacobian, jacobian)
-        cost = np.where(better, trial_cost, cost)
-        damping = np.where(better, damping / 10, damping * 10)
-        if np.abs(step[:, :2][better]).max(initial=0.0) < 1e-4 and better.all():
+        expected = _model(trial, offsets, is_saddle)
+        better = np.where(used[active], grey[active] - expected, 0.0)
+        is_better = (better**2).sum(axis=1) <= cost[active]
+        parameters[active[is_better]] = trial[is_better]
+        damping[active] *= np.where(is_better, 0.1, 10.0)
+        moves = (np.abs(step[:, :2]).max(axis=1) > STEP_PX) & (damping[active] < 1e4)
+        active = active[moves]
+        if len(active) == 0:
             break
+    residual, jacobian = _residuals(parameters, offsets, grey, used, is_saddle)
+    cost = (residual**2).sum(axis=1)
     freedom = np.maximum(used.sum(axis=1) - _PARAMETERS, 1)
     variance = cost / freedom
-    normal_matrix = np.einsum("npi,npj->nij", jacobian, jacobian)
+    normal_matrix = jacobian.transpose(0, 2, 1) @ jacobian
     inverse = np.linalg.pinv(normal_matrix, hermitian=True)
     return parameters, np.sqrt(variance), variance * (inverse[:, 0, 0] + inverse[:, 1, 1])
+
+
+def _residuals(
+    parameters: NDArray[np.float64],
+    offsets: NDArray[np.float64],
+    grey: NDArray[np.float64],
+    used: NDArray[np.bool_],
+    is_saddle: bool,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What the model leaves (N, P) and its derivatives (N, P, 7), zero where a pixel is not used."""
+    expected, jacobian = _model_and_slopes(parameters, offsets, is_saddle)
+    return np.where(used, grey - expected, 0.0), jacobian * used[..., None]
 
 
 def _step(

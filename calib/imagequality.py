@@ -61,8 +61,11 @@ def judge(
 ) -> ImageIssue | None:
     """The first thing that makes `found`, of `image`, unfit; None if it may be used.
 
-    Limits are measured, by `benchmarks/detect_board.py`: at `MAX_BLUR_PX` the corners of a chessboard are three times
-    as uncertain as in a sharp image, and at `MAX_BLUR_SHARE` of a pitch one feature's edges reach into the next.
+    `MAX_BLUR_PX` is measured, by `benchmarks/detect_board.py`: blur that is the same in all directions hardly moves a
+    corner (rms error 0.007 px at 1 px of blur, 0.009 px at 2 px), but at 2 px a ChArUco board of 20 to 35 px squares
+    has lost half of its corners with its markers, and from 2.5 px on the stated uncertainty of discs is a quarter too
+    small. So much blur mostly comes from motion, and then the cameras of a rig do not see the board in one place.
+    At `MAX_BLUR_SHARE` of a pitch, edges two widths of the blur away from a corner belong to the next feature.
 
     Args:
         board: that was looked for.
