@@ -28,8 +28,8 @@ FALSE_ALARM = 0.01
 """Probability that a cell which has not moved is said to have."""
 SAME_PLACE_M = 0.005
 MODEL_SHARE = 0.05
-"""Of the cell's stated uncertainty, what a body in the same place may still show: 5 mm off over the 100 mm or so in which
-what a calibration left wrong changes."""
+"""Of the cell's stated uncertainty, what a body in the same place may still show: it lies up to 5 mm off, and what a
+calibration left wrong changes over some 100 mm."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

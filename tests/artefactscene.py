@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from depthcell.acquisition.frameset import CameraFrame, DepthImage, FrameSet
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.simulator.rig import looking_at
 from depthcell.acquisition.simulator.stereo import correlated_noise
@@ -113,16 +114,52 @@ def together(points: dict[str, SurfacePoints]) -> SurfacePoints:
     return SurfacePoints(share=share, serials=tuple(points), **columns)
 
 
-def _measured(
+def recorded(
+    places: list[list[Surface]], cell: Cell, truth: Cell, seed: int = 0, frames: int = 2, growth: float = 0.0
+) -> list[FrameSet]:
+    """What the cameras record while the artefact stands at one place after another, six seconds apart.
+
+    `growth` is by what share of itself depth grows from each frame to the next, as while a camera warms up.
+    """
+    rng = np.random.default_rng(seed)
+    sets, time_ns = [], 10**9
+    for surfaces in places:
+        read = {serial: _read(surfaces, cell, truth, serial, rng, NOISE.fixed_px)[0] for serial in cell.cameras}
+        for number in range(frames):
+            shots = {
+                serial: _frame(cell.camera(serial), read_m * (1 + growth * number), time_ns)
+                for serial, read_m in read.items()
+            }
+            sets.append(FrameSet(shots, tuple(cell.cameras), time_ns))
+            time_ns += 500_000_000
+        time_ns += 6 * 10**9
+    return sets
+
+
+def _frame(camera: CellCamera, read_m: NDArray[np.float64], time_ns: int) -> CameraFrame:
+    depth = DepthImage(read_m.astype(np.float32), camera.depth, 1e-5, camera.baseline_m, time_ns, 1)
+    return CameraFrame(camera.serial, camera.model, depth, None)
+
+
+def _read(
     surfaces: list[Surface], cell: Cell, truth: Cell, serial: str, rng: np.random.Generator, noise_px: float
-) -> SurfacePoints:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Depth (H, W) as the sensor gives it, and as it truly is."""
     camera, real = cell.camera(serial), truth.camera(serial)
     rays = real.depth.rays().astype(np.float64)
     depth_m = np.fmin.reduce([one(real.T_cell_depth.translation_m, real.T_cell_depth.rotate(rays)) for one in surfaces])
     # What the sensor reads: `corrected` of the true cell backwards, exact for a scale and an offset.
     read_px = real.correction.scale * real.focal_baseline_m / depth_m - real.correction.disparity_offset_px
     erring_px = read_px + noise_px * correlated_noise(depth_m.shape, NOISE.correlation_px, rng)
-    read_m = camera.focal_baseline_m / (erring_px * camera.depth.fx_px / real.depth.fx_px)
+    return camera.focal_baseline_m / (erring_px * camera.depth.fx_px / real.depth.fx_px), depth_m
+
+
+def _measured(
+    surfaces: list[Surface], cell: Cell, truth: Cell, serial: str, rng: np.random.Generator, noise_px: float
+) -> SurfacePoints:
+    camera, real = cell.camera(serial), truth.camera(serial)
+    read_m, depth_m = _read(surfaces, cell, truth, serial, rng, noise_px)
+    rays = real.depth.rays().astype(np.float64)
     points = camera.T_cell_depth @ (camera.depth.rays().astype(np.float64) * camera.corrected(read_m)[..., None])
     normals, cosine = _normals(surfaces, real, depth_m)
     keep = np.isfinite(depth_m) & (cosine > COS_FLATTEST)

@@ -1,0 +1,185 @@
+"""`depthcell verify` from recordings to the record of the cell's health, in memory."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from artefactscene import Surface, plate, recorded, scene_cell, sphere
+from rich.console import Console
+from stagedpart import StagedFolder
+
+from depthcell.acquisition.frameset import FrameSet
+from depthcell.acquisition.transform import RigidTransform
+from depthcell.calib.artefact import ARTEFACT_FILE
+from depthcell.calib.cell import Cell
+from depthcell.calib.drift import reference_path
+from depthcell.calib.health import health_path, load_health
+from depthcell.errors import DepthcellError
+from depthcell.inspect import drift_run, placements
+from depthcell.inspect.drift_run import DriftPlan, run_drift
+from depthcell.inspect.placements import read_placements
+from depthcell.inspect.verification import RESULT_FILE, VerifyPlan, verify
+from depthcell.inspect.verification_view import draw_verification, print_drift, print_verification
+
+FLOOR = plate(RigidTransform("cell", "plate", np.eye(3), np.array([0, 0, -0.3])), (2.0, 2.0))
+PLACES: list[list[Surface]] = [[sphere((x, 0.0, 0.02), 0.05), FLOOR] for x in (-0.02, 0.0, 0.02)]
+SPHERE = 'kind = "sphere"\ndiameter_mm = 50.0\ndiameter_u_mm = 0.001\n'
+
+
+@pytest.fixture
+def station(tmp_path: Path) -> tuple[Cell, Path]:
+    """A cell of two cameras in a file, and an empty folder of recordings with a certificate."""
+    scene_cell(("1001", "1002")).save(tmp_path / "cell.json")
+    (tmp_path / "sphere").mkdir()
+    (tmp_path / "sphere" / ARTEFACT_FILE).write_text(SPHERE)
+    return Cell.load(tmp_path / "cell.json"), tmp_path
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[FrameSet]], None]:
+    """A function that lets frame sets stand for what the folder of recordings holds."""
+
+    def staged(sets: list[FrameSet]) -> None:
+        part = StagedFolder("sphere", (), tuple(sets))
+        for module in (placements, drift_run):
+            monkeypatch.setattr(module, "find_parts", lambda _: (part,))
+
+    return staged
+
+
+def bumped(cell: Cell, serial: str, shift_m: float) -> Cell:
+    camera = cell.camera(serial)
+    moved = replace(camera, T_cell_depth=camera.T_cell_depth.perturbed(np.array([0, 0, 0, 0, 0, shift_m])))
+    return Cell(cell.name, {**cell.cameras, serial: moved}, cell.calibrated_at)
+
+
+def test_a_true_cell_passes_and_says_so_everywhere(
+    station: tuple[Cell, Path], play: Callable[[list[FrameSet]], None]
+) -> None:
+    cell, folder = station
+    play(recorded(PLACES, cell, cell))
+    done: list[str] = []
+    result = verify(VerifyPlan(folder / "cell.json", folder / "sphere"), done.append)
+    assert done == ["place 1", "place 2", "place 3"]
+    assert result.passed, result.record.summary
+    assert result.exit_code == 0
+    assert {one.value.source for one in result.tested} == {"1001", "1002", "merged"}
+    assert len(result.tested) == 18
+    (record,) = load_health(health_path(folder / "cell.json")).records
+    assert record.passed
+    assert record == result.record
+    assert record.test == "acceptance on a sphere"
+    told = json.loads((result.folder / RESULT_FILE).read_text())
+    assert told["passed"] is True
+    assert len(told["worst"]) == 6
+    assert result.folder.parent == folder / "sphere" / "inspections"
+    console = Console(record=True, width=140)
+    print_verification(result, console)
+    text = console.export_text()
+    assert "PASS" in text
+    assert "probing error, size" in text
+    draw_verification(result, folder / "picture.png")
+    assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_bumped_cell_fails_and_may_not_issue_ok(
+    station: tuple[Cell, Path], play: Callable[[list[FrameSet]], None]
+) -> None:
+    cell, folder = station
+    play(recorded(PLACES, cell, bumped(cell, "1002", 4e-3)))
+    result = verify(VerifyPlan(folder / "cell.json", folder / "sphere", out=folder / "results"))
+    assert result.passed is False
+    assert result.exit_code == 1
+    health = load_health(health_path(folder / "cell.json"))
+    assert not health.records[0].passed
+    console = Console(record=True, width=140)
+    print_verification(result, console)
+    assert "it cannot issue OK until it passes" in console.export_text()
+
+
+def test_stated_limits_decide_and_nothing_is_kept_unless_wanted(
+    station: tuple[Cell, Path], play: Callable[[list[FrameSet]], None]
+) -> None:
+    cell, folder = station
+    play(recorded(PLACES[:1], cell, cell))
+    plan = VerifyPlan(
+        folder / "cell.json", folder / "sphere", limits=("PF=9mm", "PS=9mm"), out=folder / "r", keep=False
+    )
+    kept = verify(plan)
+    assert kept.passed is True
+    assert all(one.limit_is_stated for one in kept.tested)
+    assert any("say little of the whole work volume" in note for note in kept.notes)
+    refused = verify(replace(plan, limits=("PF=0.01mm",)))
+    assert refused.passed is False
+    assert not health_path(folder / "cell.json").exists()
+
+
+def test_a_recording_is_cut_at_pauses_or_by_count(
+    station: tuple[Cell, Path], play: Callable[[list[FrameSet]], None]
+) -> None:
+    cell, folder = station
+    sets = recorded(PLACES[:2], cell, cell, frames=4)
+    play(sets)
+    assert [place.fused.frames for place in read_placements(folder, cell, None)] == [4, 4]
+    assert [place.fused.frames for place in read_placements(folder, cell, 2)] == [2, 2, 2, 2]
+
+
+def test_what_cannot_be_verified_is_refused(station: tuple[Cell, Path], play: Callable[[list[FrameSet]], None]) -> None:
+    cell, folder = station
+    play(recorded([[FLOOR]], cell, cell))
+    with pytest.raises(DepthcellError, match="sphere was found at no placement"):
+        verify(VerifyPlan(folder / "cell.json", folder / "sphere"))
+    with pytest.raises(DepthcellError, match="drift check"):
+        verify(VerifyPlan(folder / "cell.json", folder / "sphere", artefact="board:charuco:9x6:30mm"))
+    assert not health_path(folder / "cell.json").exists()
+
+
+def test_drift_is_checked_against_the_reference_and_kept(
+    station: tuple[Cell, Path], play: Callable[[list[FrameSet]], None]
+) -> None:
+    cell, folder = station
+    path, source = folder / "cell.json", folder / "sphere"
+    play(recorded(PLACES[:1], cell, cell, seed=1, frames=14))
+    referred = run_drift(DriftPlan(path, source, reference=True))
+    assert referred.record is None
+    assert reference_path(path).is_file()
+    assert not health_path(path).exists()
+    play(recorded(PLACES[:1], cell, cell, seed=2, frames=14))
+    steady = run_drift(DriftPlan(path, source))
+    assert steady.passed, steady.check.in_words
+    assert steady.check.with_reference
+    assert load_health(health_path(path)).records[0].passed
+    play(recorded(PLACES[:1], cell, bumped(cell, "1002", 4e-3), seed=3, frames=14))
+    moved = run_drift(DriftPlan(path, source))
+    assert not moved.passed
+    assert moved.exit_code == 1
+    assert moved.check.moved == ("1001", "1002")
+    assert not load_health(health_path(path)).records[0].passed
+    console = Console(record=True, width=140)
+    print_drift(moved, console)
+    assert "FAIL" in console.export_text()
+
+
+def test_a_cell_that_still_warms_up_fails_its_drift_check(
+    station: tuple[Cell, Path], play: Callable[[list[FrameSet]], None]
+) -> None:
+    cell, folder = station
+    play(recorded(PLACES[:1], cell, cell, frames=24, growth=2e-6))
+    result = run_drift(DriftPlan(folder / "cell.json", folder / "sphere"))
+    assert result.check.passed
+    assert all(trend.is_running for trend in result.trends)
+    assert not result.passed
+    assert result.record is not None
+    assert "still warms up" in result.record.summary
+
+
+def test_a_board_needs_pictures_and_two_cameras(
+    station: tuple[Cell, Path], play: Callable[[list[FrameSet]], None]
+) -> None:
+    cell, folder = station
+    play(recorded(PLACES[:1], cell, cell))
+    with pytest.raises(DepthcellError, match="two cameras or more must see the body"):
+        run_drift(DriftPlan(folder / "cell.json", folder / "sphere", artefact="board:charuco:9x6:15mm"))
