@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -106,11 +107,11 @@ def solve_bundle(problem: BundleProblem, settings: BundleSettings | None = None)
             the views do not determine a lens or a pose; the message names what.
     """
     settings = settings or BundleSettings()
-    adjustment = Adjustment(problem, settings)
-    check_start(adjustment)
-    settled = settle(adjustment)
-    check_lenses(adjustment, settled.information)
-    return _solution(adjustment, settled)
+    with closing(Adjustment(problem, settings)) as adjustment:
+        check_start(adjustment)
+        settled = settle(adjustment)
+        check_lenses(adjustment, settled.information)
+        return _solution(adjustment, settled)
 
 
 def _solution(adjustment: Adjustment, settled: Settled) -> BundleSolution:

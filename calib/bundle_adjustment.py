@@ -164,10 +164,10 @@ class Adjustment:
             options.initial_trust_region_radius = 1e12
         summary = pyceres.SolverSummary()
         pyceres.solve(options, self._ceres, summary)
-        for cost in self._costs:
-            if cost.failure is not None:
-                raise cost.failure
         if summary.termination_type != pyceres.TerminationType.CONVERGENCE:
+            for cost in self._costs:
+                if cost.failure is not None:
+                    raise cost.failure
             raise DepthcellError(
                 f"adjustment: not converged after {summary.num_successful_steps} iterations; the start is too far off, "
                 "or views contradict each other",
@@ -183,6 +183,11 @@ class Adjustment:
             self.values[key][:] = 0.0
         for cost in self._costs:
             cost.forget()
+
+    def close(self) -> None:
+        """Let go of Ceres: its objects and ours hold each other, which Python's collector cannot see."""
+        self._ceres = None
+        self._costs.clear()
 
     def place_keys(self) -> list[Place]:
         """Places whose pose is estimated."""
@@ -241,8 +246,8 @@ class _Cost(pyceres.CostFunction):  # type: ignore[misc] # as above
         return self._last
 
     def forget(self) -> None:
-        """Poses have new bases: what was found before is no longer true."""
-        self._at = []
+        """Poses have new bases, so that what was found before is no longer true."""
+        self._at, self._last = [], None
 
 
 def empty_correction(wave_shape: tuple[int, int]) -> DepthCorrection:

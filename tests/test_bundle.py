@@ -1,5 +1,7 @@
 """Bundle adjustment on simulated rigs: truth, invariances, outliers, covariance against a dense twin, refusals."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -324,6 +326,20 @@ def test_intervals_hold_over_many_rigs(common_px: float) -> None:
     chi2, points = normalised(replace(SMALL, cameras=3, instants=24, tile_common_px=common_px), 60)
     assert 5.4 < chi2.mean() < 6.7
     assert 0.92 < np.mean(np.abs(points) < 1.96) < 0.98
+
+
+def test_repeated_adjustments_hold_no_memory() -> None:
+    problem, _ = rig(replace(SMALL, instants=3, tiles=(0, 0)), 1)
+    made = []
+    for _ in range(2):
+        adjustment = Adjustment(problem, BundleSettings())
+        made.append(weakref.ref(adjustment.blocks[0]))
+        if len(made) == 2:
+            adjustment.close()
+        del adjustment
+        gc.collect()
+    assert made[0]() is not None  # without `close` Ceres keeps it for ever
+    assert made[1]() is None
 
 
 # Refusals
