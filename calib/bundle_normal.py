@@ -2,8 +2,9 @@
 
 With shared parameters s (lenses, cameras, boards, depth) and one pose b per place, the normal matrix is an arrow: poses
 meet only shared parameters, never each other. So the covariance of s is the inverse of the Schur complement
-`S = N_ss - sum_b N_sb N_bb^-1 N_bs`, and that of a pose `N_bb^-1 + W C_ss W^T` with `W = N_bb^-1 N_bs` (Triggs et al.,
-Bundle Adjustment - A Modern Synthesis, 2000, section 6.1). The work grows with the number of views, not its cube.
+`S = N_ss - sum_b N_sb N_bb^-1 N_bs`, and that of a pose `N_bb^-1 + W C_ss W^T` with `W = N_bb^-1 N_bs`: block
+inversion, as in Triggs et al., Bundle Adjustment - A Modern Synthesis, LNCS 1883 (2000) 298. The work grows with the
+number of views, not its cube.
 """
 
 from collections.abc import Mapping
@@ -47,8 +48,8 @@ class Information:
     def factor(self, group: str, least: float) -> float:
         """Root of the group's variance component, square sum over redundancy; 1 where fewer than 10 degrees are left.
 
-        This is the simplified estimator of Foerstner (1979), as in Luhmann et al., Close-Range Photogrammetry and 3D
-        Imaging, section 2.4: repeated until it settles it is the same as Helmert's.
+        With correct weights a group's square sum has its variance times its redundancy as expectation, since residuals
+        have the covariance `V - J C J^T`; so the estimator is unbiased where it settles.
         """
         if self.redundancy[group] < 10:
             return 1.0
@@ -72,8 +73,7 @@ class CommonError:
     def tau_px(self) -> float:
         """Standard deviation for which the squares are as large as their redundancy says; 0 if they already are less.
 
-        As in any variance component by moments (Searle, Casella, McCulloch, Variance Components, 1992, chapter 5).
-        With fewer than 3 degrees of freedom it is not estimated, and 0.
+        A variance component by moments. With fewer than 3 degrees of freedom it is not estimated, and 0.
         """
         if self.redundancy < 3 or self.square.sum() <= self.redundancy:
             return 0.0
