@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from depthcell.calib.suspicion import Suspected, Suspicion, SuspicionLimits
 
 LEAST_SIDE = 3
 """Views there must be before and after a jump."""
+PAIR_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +52,38 @@ class Jump:
 def suspect_bump(rig: StandingRig, limits: SuspicionLimits) -> list[Suspected]:
     """At most one suspicion: the device that jumps against most others, and when.
 
-    A camera that moved jumps against all others, the others only against it; two alone cannot say which one it was.
+    A camera that moved jumps against all others at one instant, the others only against it; two alone cannot say which
+    one it was. One pair must reach `bump_sigmas`; where a device jumps against two others at one instant, each need
+    reach `PAIR_SHARE` of that only.
     """
     jumps = find_jumps(rig)
-    beyond = [jump for jump in jumps if jump.is_beyond(limits)]
-    if not beyond:
+    slight = [jump for jump in jumps if jump.is_beyond(replace(limits, bump_sigmas=PAIR_SHARE * limits.bump_sigmas))]
+    if not slight:
         return []
-    devices = sorted({device_of(jump.stream) for jump in jumps})
-    shares = {device: _share(device, jumps, beyond) for device in devices}
-    most = max(shares.values())
-    moved = [device for device in devices if shares[device] == most]
-    worst = max((jump for jump in beyond if device_of(jump.stream) in moved), key=lambda jump: jump.over_error)
+    worst = max(slight, key=lambda jump: jump.over_error)
+    beyond = [jump for jump in slight if jump.before < worst.after and jump.after > worst.before]
+    partners = {device: (_partners(device, beyond), _partners(device, jumps)) for device in _devices(jumps)}
+    if not worst.is_beyond(limits) and max(len(found) for found, _ in partners.values()) < 2:
+        return []
+    shares = {device: len(found) / len(known) for device, (found, known) in partners.items()}
+    moved = [device for device, share in shares.items() if share == max(shares.values())]
+    shown = max(beyond, key=lambda jump: (device_of(jump.stream) in moved, jump.over_error))
     who = f"camera {moved[0]}" if len(moved) == 1 else f"one of the cameras {', '.join(moved)}"
     sentence = (
-        f"{who} moved between instants {worst.before} and {worst.after}: the boards jump by {worst.jump_px:.2f} px in "
-        f"{worst.stream} against {worst.against}, {worst.over_error:.0f} standard errors; fix it and record anew"
+        f"{who} moved between instants {shown.before} and {shown.after}: the boards jump by {shown.jump_px:.2f} px in "
+        f"{shown.stream} against {shown.against}, {shown.over_error:.0f} standard errors; fix it and record anew"
     )
-    return [Suspected(Suspicion.RIG_BUMPED, worst.stream, sentence)]
+    return [Suspected(Suspicion.RIG_BUMPED, shown.stream, sentence)]
+
+
+def _devices(jumps: Sequence[Jump]) -> list[str]:
+    return sorted({device_of(jump.stream) for jump in jumps})
+
+
+def _partners(device: str, jumps: Sequence[Jump]) -> set[str]:
+    """The devices (or, for one device alone, streams) against which one jumps, in its own image or in theirs."""
+    seen = {jump.against for jump in jumps if device_of(jump.stream) == device}
+    return seen | {device_of(jump.stream) for jump in jumps if jump.against == device}
 
 
 def find_jumps(rig: StandingRig) -> list[Jump]:
@@ -107,13 +123,6 @@ def find_jumps(rig: StandingRig) -> list[Jump]:
 def device_of(stream: str) -> str:
     """Serial of the device that a stream is of."""
     return stream.partition(":")[2]
-
-
-def _share(device: str, jumps: Sequence[Jump], beyond: Sequence[Jump]) -> float:
-    """Share of the other devices against which one jumps."""
-    others = {jump.against for jump in jumps if device_of(jump.stream) == device}
-    against = {jump.against for jump in beyond if device_of(jump.stream) == device}
-    return len(against) / max(len(others), 1)
 
 
 def _own_pose(rig: StandingRig, view: BoardView) -> RigidTransform:
