@@ -2,8 +2,8 @@
 
 A block takes the values of its parameters, one array per key, and answers with residuals in units of the stated sigma
 and their derivatives. A pose's parameter is a small motion xi on top of a base pose, in the convention of
-`RigidTransform.perturbed`. Its rotation is a vector w, and `exp(w + dw) = exp(J dw) exp(w)` to first order with the left
-Jacobian `J = 1 + (1 - cos a) / a² [w] + (a - sin a) / a³ [w]²`, a the angle and [w] the matrix of `w x`.
+`RigidTransform.perturbed`. Its rotation is a vector w, and `exp(w + dw) = exp(J dw) exp(w)` to first order with the
+left Jacobian `J = 1 + (1 - cos a) / a² [w] + (a - sin a) / a³ [w]²`, a the angle and [w] the matrix of `w x`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""From the adjustment's parameters to those of a cell, and their covariance with them (GUM 5.2.2; JCGM 102, 6.2.1.3)."""
+"""From the adjustment's parameters to those of a cell, and their covariance (GUM 5.2.2; JCGM 102, 6.2.1.3)."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
