@@ -112,9 +112,13 @@ def verify(seal: Seal, purpose: str, content: bytes) -> None:
 
 
 def trusted_public_keys() -> frozenset[str]:
-    """Public keys in hexadecimal that this station believes: its own, and those in its folder `trusted`."""
-    others = sorted((key_folder() / TRUSTED).glob("*.pub"))
-    return frozenset((station_public_key(), *map(_read_public_key, others)))
+    """Public keys in hexadecimal that this station believes: its own, if it has one, and those in `trusted`."""
+    folder = key_folder()
+    if not folder.is_dir():
+        return frozenset()  # who only reads needs no key, nor a place where one could be made
+    _check_folder(folder)
+    own = [station_public_key()] if (folder / PRIVATE_KEY).exists() else []
+    return frozenset((*own, *map(_read_public_key, sorted((folder / TRUSTED).glob("*.pub")))))
 
 
 def trust(path: Path) -> str:
@@ -174,15 +178,19 @@ def _made_folder() -> Path:
     folder = key_folder()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = stat.S_IMODE(folder.stat().st_mode)
     except OSError as error:
         raise _unwritable(folder, error) from error
+    _check_folder(folder)
+    return folder
+
+
+def _check_folder(folder: Path) -> None:
+    mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & 0o022:
         raise DepthcellError(
             f"keys {folder}: others can write there (mode {mode:04o}) and so could slip in a key; run: "
             f"chmod 700 {folder}"
         )
-    return folder
 
 
 def _make_key(path: Path) -> None:

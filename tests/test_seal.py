@@ -134,6 +134,16 @@ def test_another_station_is_believed_once_its_key_is(at_station: MoveTo, tmp_pat
     assert trusted_public_keys() == {seal.public_key, station_public_key()}
 
 
+def test_who_only_reads_gets_no_key(at_station: MoveTo) -> None:
+    at_station("there")
+    seal = sign("cell", b"content")
+    here = at_station("here")
+    with pytest.raises(ForeignSealError):
+        verify(seal, "cell", b"content")
+    assert not here.exists()
+    assert trusted_public_keys() == frozenset()
+
+
 def test_trust_takes_public_keys_alone(at_station: MoveTo, tmp_path: Path) -> None:
     folder = at_station("here")
     station_public_key()
