@@ -59,13 +59,18 @@ class RecordSettings:
 
 @dataclass(frozen=True, slots=True)
 class RecordProgress:
-    """How a recording stands. Frames are those of all streams and cameras together."""
+    """How a recording stands. Frames are those of all streams and cameras together.
+
+    Attributes:
+        least_s: time's worth of frames that came from the camera that gave fewest; cameras begin one after the other.
+    """
 
     elapsed_s: float
     received: int
     dropped: int
     size_bytes: int
     free_bytes: int
+    least_s: float = 0.0
 
     def __str__(self) -> str:
         return (
@@ -174,6 +179,12 @@ class _Tape:
         while self.camera.capture(0.0):
             pass
 
+    @property
+    def received_s(self) -> float:
+        """Time's worth of frames that came."""
+        received = sum(tally.received for tally in self.camera.tallies.values())
+        return received / self.camera.settings.frames_per_second
+
     def backlog_s(self, written: WrittenCount) -> float:
         """Time's worth of frames that came from the camera as it is now open and are not yet on disk."""
         if not self.camera.is_open:
@@ -232,6 +243,7 @@ def _progress(tapes: Sequence[_Tape], settings: RecordSettings, elapsed_s: float
         sum(tally.dropped for tally in tallies),
         _size_bytes(settings.folder),
         shutil.disk_usage(settings.folder).free,
+        min(tape.received_s for tape in tapes),
     )
 
 

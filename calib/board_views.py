@@ -26,7 +26,7 @@ class BoardImage:
 
     Attributes:
         stream: frame of the imager, "depth:<serial>" or "color:<serial>".
-        instant: number of the frame set; images of one instant were taken together.
+        instant: number of the frame set, in the order of time; images of one instant were taken together.
         timestamp_ns: when.
         image: (H, W) or (H, W, 3) RGB uint8.
     """
@@ -217,7 +217,7 @@ def _shots(boards: Sequence[Board], looks: Iterable[Look]) -> tuple[list[list[_S
             if seen.stream in shot.seen:
                 raise DepthcellError(f"instant {seen.instant}: holds two images of {seen.stream}; number them apart")
             shot.seen[seen.stream] = found
-    return [sorted(by_instant.values(), key=lambda shot: shot.timestamp_ns) for by_instant in shots], refused
+    return [sorted(by_instant.values(), key=lambda shot: shot.instant) for by_instant in shots], refused
 
 
 def _check_numbering(board: Board, shots: Sequence[_Shot]) -> None:
@@ -253,7 +253,8 @@ def _still(shots: Sequence[_Shot], settings: StillnessSettings) -> tuple[list[li
     runs, moving = list[list[_Shot]](), list[tuple[_Shot, float]]()
     motion = dict[int, float]()
     for before, after in itertools.pairwise(shots):
-        if after.timestamp_ns - before.timestamp_ns > settings.gap_s * 1e9 or _is_same(before, after, settings):
+        # Clocks fall back where a camera was plugged in again.
+        if abs(after.timestamp_ns - before.timestamp_ns) > settings.gap_s * 1e9 or _is_same(before, after, settings):
             continue
         shift_px, _ = _shift_px(before, after)
         if shift_px <= settings.jump_px:

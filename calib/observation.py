@@ -12,10 +12,10 @@ import numpy as np
 
 from depthcell.acquisition.frameset import CameraFrame, DepthImage, FrameSet
 from depthcell.acquisition.intrinsics import Intrinsics
-from depthcell.acquisition.partfolder import PartFolder, find_parts
 from depthcell.acquisition.recording import Recording, open_recording
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.board import Board
+from depthcell.calib.board_recordings import board_recordings, serials_of
 from depthcell.calib.board_views import BoardImage, BoardViews, Look, frameset_images, look, views_of
 from depthcell.calib.boardview import BoardView, DepthTiles
 from depthcell.calib.cell import DisparityNoise
@@ -35,7 +35,7 @@ class Device:
     Attributes:
         serial, model, firmware: its own; `firmware` is "" where not recorded.
         intrinsics: stream -> factory intrinsics, of the imagers that were recorded.
-        T_color_depth: the factory's; None without colour, or where the left imager gives the colour.
+        T_color_depth: the factory's; the identity where the left imager gives the colour, None without colour.
         baseline_m: of its stereo pair.
         temperatures_c: lowest and highest while it looked at the boards; None where it does not say.
     """
@@ -70,8 +70,13 @@ class Observation:
     recordings: tuple[Path, ...]
 
 
+def is_identity(transform: RigidTransform) -> bool:
+    """Whether two frames coincide, as those of depth and colour do where the left imager gives both."""
+    return np.array_equal(transform.matrix, np.eye(4))
+
+
 @dataclass(slots=True)
-class _Notes:
+class Notes:
     """What is learnt of the devices while their frames go by."""
 
     intrinsics: dict[str, dict[str, Intrinsics]] = field(default_factory=lambda: defaultdict(dict))
@@ -79,16 +84,15 @@ class _Notes:
     temperatures_c: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def take(self, serial: str, frame: CameraFrame) -> None:
+        """Learn what one frame tells."""
         own = self.intrinsics[serial]
         grid = frame.depth or frame.infrared
         if grid is not None:
             own.setdefault(f"depth:{serial}", grid.intrinsics)
         if frame.color is not None and frame.T_color_depth is not None:
-            if np.array_equal(frame.T_color_depth.matrix, np.eye(4)):
-                own.setdefault(f"depth:{serial}", frame.color.intrinsics)
-            else:
-                own.setdefault(f"color:{serial}", frame.color.intrinsics)
-                self.T_color_depth.setdefault(serial, frame.T_color_depth)
+            self.T_color_depth.setdefault(serial, frame.T_color_depth)
+            stream = "depth" if is_identity(frame.T_color_depth) else "color"
+            own.setdefault(f"{stream}:{serial}", frame.color.intrinsics)
         if TEMPERATURE in frame.metadata:
             self.temperatures_c[serial].append(float(frame.metadata[TEMPERATURE]))
 
@@ -100,10 +104,10 @@ def observe(
     jobs: int = 1,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Observation:
-    """Read the recordings of one station looking at boards, one `.db3` or `.bag` for each camera.
+    """Read the recordings of one station looking at boards.
 
     Args:
-        folder: that holds them.
+        folder: that holds them, see `board_recordings`.
         boards: to look for, by number.
         noise: serial -> depth noise as far as known beforehand.
         jobs: processes that look for boards.
@@ -115,40 +119,33 @@ def observe(
     """
     part = board_recordings(folder)
     recordings = [open_recording(path) for path in part.paths]
-    serials = tuple(dict.fromkeys(recording.serial for recording in recordings))
-    notes = _Notes()
-    looks = tuple(_looks(part.framesets(serials), boards, notes, jobs, progress))
+    serials = serials_of(part)
+    notes = Notes()
+    looks = tuple(looks_at(enumerate(part.framesets(serials)), boards, notes, jobs, progress))
     seen = views_of(boards, looks)
     if not seen.views:
         raise DepthcellError(_nothing_seen(folder, boards, seen))
-    devices = {recording.serial: _device(recording, notes) for recording in recordings}
-    depth, unusable = _depth(part.framesets(serials), seen, devices, noise)
+    devices = {recording.serial: device_of(recording, notes) for recording in recordings}
+    depth, unusable = depth_on(enumerate(part.framesets(serials)), seen, devices, noise)
     return Observation(tuple(boards), devices, seen, depth, unusable, part.paths)
 
 
-def board_recordings(folder: Path) -> PartFolder:
-    """The recordings of boards in a folder, or in its subfolder `board` as a calibration run has it.
-
-    Raises:
-        DepthcellError: there are none, or those of several parts.
-    """
-    parts = find_parts(folder / "board" if (folder / "board").is_dir() else folder)
-    if len(parts) != 1:
-        names = ", ".join(part.part_id for part in parts[:5])
-        raise DepthcellError(
-            f"{folder}: holds recordings of {names}; name the folder that holds one recording of the board per camera"
-        )
-    return parts[0]
-
-
-def _looks(
-    framesets: Iterable[FrameSet],
+def looks_at(
+    framesets: Iterable[tuple[int, FrameSet]],
     boards: Sequence[Board],
-    notes: _Notes,
-    jobs: int,
-    progress: Callable[[int, int], None],
+    notes: Notes,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Iterator[Look]:
-    """Look at every image, in several processes if asked, in order all the same."""
+    """Look at every image of numbered frame sets, in several processes if asked, in order all the same.
+
+    Args:
+        framesets: each with its instant.
+        boards: to look for, by number.
+        notes: takes what the frames tell of their cameras.
+        jobs: processes.
+        progress: as `observe` tells it.
+    """
     images = _images(framesets, notes)
     if jobs <= 1:
         for done, (image, intrinsics) in enumerate(images, start=1):
@@ -178,8 +175,8 @@ def _one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _images(framesets: Iterable[FrameSet], notes: _Notes) -> Iterator[tuple[BoardImage, Intrinsics | None]]:
-    for instant, frameset in enumerate(framesets):
+def _images(framesets: Iterable[tuple[int, FrameSet]], notes: Notes) -> Iterator[tuple[BoardImage, Intrinsics | None]]:
+    for instant, frameset in framesets:
         for serial, frame in frameset.frames.items():
             notes.take(serial, frame)
         for image in frameset_images(frameset, instant):
@@ -187,7 +184,8 @@ def _images(framesets: Iterable[FrameSet], notes: _Notes) -> Iterator[tuple[Boar
             yield image, notes.intrinsics[serial].get(image.stream)
 
 
-def _device(recording: Recording, notes: _Notes) -> Device:
+def device_of(recording: Recording, notes: Notes) -> Device:
+    """What a camera says of itself, in its recording and in the frames that `notes` took."""
     serial, temperatures_c = recording.serial, notes.temperatures_c[recording.serial]
     return Device(
         serial=serial,
@@ -200,19 +198,29 @@ def _device(recording: Recording, notes: _Notes) -> Device:
     )
 
 
-def _depth(
-    framesets: Iterable[FrameSet],
+def depth_on(
+    framesets: Iterable[tuple[int, FrameSet]],
     seen: BoardViews,
     devices: Mapping[str, Device],
     noise: Mapping[str, DisparityNoise],
 ) -> tuple[tuple[DepthTiles, ...], tuple[str, ...]]:
-    """Tiles of every place that a camera's own left imager saw, place by place as the frames go by."""
+    """Tiles of every place that a camera's own left imager saw, place by place as the numbered frames go by.
+
+    Args:
+        framesets: each with its instant, in order.
+        seen: in them.
+        devices: serial -> camera.
+        noise: serial -> depth noise.
+
+    Returns:
+        The tiles, and a sentence for each camera and place whose depth is left out.
+    """
     views = {(view.stream, view.place): view for view in seen.views if view.stream.startswith("depth:")}
     ends = {max(place.instants): place for place in seen.places}
     wanted = {instant for place in seen.places for instant in place.instants}
     kept: dict[tuple[int, str], DepthImage] = {}
     tiles, unusable = list[DepthTiles](), list[str]()
-    for instant, frameset in enumerate(framesets):
+    for instant, frameset in framesets:
         if instant in wanted:
             kept |= {(instant, s): frame.depth for s, frame in frameset.frames.items() if frame.depth is not None}
         if instant not in ends:

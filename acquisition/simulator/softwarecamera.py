@@ -113,9 +113,12 @@ class SoftwareCamera:
         rng = np.random.default_rng(number + 2_000_000)
         return rng.integers(0, 256, (self.stream.height_px, self.stream.width_px), np.uint8)
 
-    def send_infrared(self, number: int, time_ns: int | None = None) -> None:
-        """Send the left infrared image of this number, by default at `number` frame intervals."""
-        self._send(self.stereo, self.infrared_profile, self.infrared_image(number), number, time_ns)
+    def send_infrared(
+        self, number: int, time_ns: int | None = None, intensity: NDArray[np.uint8] | None = None
+    ) -> None:
+        """Send one left infrared image, by default that of `number` at `number` frame intervals."""
+        intensity = self.infrared_image(number) if intensity is None else intensity
+        self._send(self.stereo, self.infrared_profile, intensity, number, time_ns)
 
     def send(self, number: int, time_ns: int | None = None) -> None:
         """Depth and colour of one instant."""
