@@ -22,7 +22,8 @@ from depthcell.inspect import drift_run, placements
 from depthcell.inspect.drift_run import DriftPlan, run_drift
 from depthcell.inspect.placements import read_placements
 from depthcell.inspect.verification import RESULT_FILE, VerifyPlan, verify
-from depthcell.inspect.verification_view import draw_verification, print_drift, print_verification
+from depthcell.inspect.verification_view import PICTURE_FILE, draw_verification, print_drift, print_verification
+from depthcell.inspect.verify_verbs import drift_verb, on_chip_verb, verify_verb
 
 FLOOR = plate(RigidTransform("cell", "plate", np.eye(3), np.array([0, 0, -0.3])), (2.0, 2.0))
 PLACES: list[list[Surface]] = [[sphere((x, 0.0, 0.02), 0.05), FLOOR] for x in (-0.02, 0.0, 0.02)]
@@ -174,6 +175,24 @@ def test_a_cell_that_still_warms_up_fails_its_drift_check(
     assert not result.passed
     assert result.record is not None
     assert "still warms up" in result.record.summary
+
+
+def test_the_verbs_print_json_and_leave_with_the_outcome(
+    station: tuple[Cell, Path], play: Callable[[list[FrameSet]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell, folder = station
+    plan = VerifyPlan(folder / "cell.json", folder / "sphere", out=folder / "results")
+    play(recorded(PLACES[:1], cell, cell, frames=14))
+    assert verify_verb(plan, json_wanted=True) == 0
+    assert json.loads(capsys.readouterr().out)["passed"] is True
+    assert (folder / "results" / PICTURE_FILE).is_file()
+    assert drift_verb(DriftPlan(plan.cell, plan.source), json_wanted=True) == 0
+    assert json.loads(capsys.readouterr().out)["moved"] == []
+    play(recorded(PLACES[:1], cell, bumped(cell, "1002", 6e-3), frames=14))
+    assert drift_verb(DriftPlan(plan.cell, plan.source)) == 1
+    assert "FAIL" in capsys.readouterr().out
+    with pytest.raises(DepthcellError, match="has no camera 9999"):
+        on_chip_verb(plan.cell, "9999")
 
 
 def test_a_board_needs_pictures_and_two_cameras(
