@@ -1,26 +1,21 @@
 """Guidance: one board pose as advised, against poses that the camera can read but nobody chose.
 
 Simulated rigs of two D415-like cameras after 6 instants; each advised pose, and four random ones of the same choice,
-are recorded with noise and everything is adjusted anew. Figures: the largest standard uncertainty of a point in a volume
-of 200 x 140 x 120 mm that the adjustment states (root mean square over the volume), how well it was foretold, and the
-true error of what the cell would measure there.
+are recorded with noise and everything is adjusted anew. Figures: the largest standard uncertainty of a point in a
+volume of 200 x 140 x 120 mm that the adjustment states (root mean square over the volume), how well it was foretold,
+and the true error of what the cell would measure there.
 Goal: an advice for two cameras within 10 s, that beats the mean of the random poses in 9 of 10 rigs.
 """
 
-import sys
-from pathlib import Path
-
 import numpy as np
 from harness import Goal, Report, measure
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from guidedrig import shown, true_pose
 
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.bundle import BundleProblem, BundleSolution, solve_bundle
 from depthcell.calib.guidance import GuidanceSettings, advise, candidate_poses
 from depthcell.calib.guidance_information import knowledge_of
 from depthcell.calib.synthetic_rig import RigSettings, RigTruth, synthetic_rig, true_depth_read_m
+from depthcell.calib.synthetic_showing import shown, true_pose
 from depthcell.calib.uncertaintymap import Volume
 
 RIG = RigSettings(cameras=2, instants=6)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from guidedrig import shown, true_pose
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -31,6 +30,7 @@ from depthcell.calib.guidance_information import Advice, knowledge_of, new_infor
 from depthcell.calib.guidance_recording import guide_recording
 from depthcell.calib.rig import RigRecording
 from depthcell.calib.synthetic_rig import RigSettings, synthetic_rig
+from depthcell.calib.synthetic_showing import shown, true_pose
 from depthcell.calib.uncertaintymap import Volume
 from depthcell.errors import DepthcellError
 

@@ -131,7 +131,9 @@ def test_another_station_is_believed_once_its_key_is(at_station: MoveTo, tmp_pat
     assert trust(there / "station.pub") == fingerprint(seal.public_key)
     verify(seal, "cell", b"content")
     trust(there / "station.pub")  # again does no harm
-    assert trusted_public_keys() == {seal.public_key, station_public_key()}
+    assert trusted_public_keys() == {seal.public_key}
+    own = station_public_key()
+    assert trusted_public_keys() == {seal.public_key, own}
 
 
 def test_who_only_reads_gets_no_key(at_station: MoveTo) -> None:

@@ -1,11 +1,10 @@
-"""A simulated rig that can be shown a board wherever one likes: what guidance is tried on."""
+"""A simulated rig that is shown its board once more, wherever one likes: what guidance is judged by."""
 
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from depthcell.acquisition.transform import RigidTransform
+from depthcell.acquisition.transform import FloatArray, RigidTransform
 from depthcell.calib.boardview import BoardView, DepthTiles
 from depthcell.calib.bundle import BundleProblem, BundleSolution
 from depthcell.calib.bundle_blocks import BoardShape
@@ -20,7 +19,15 @@ def shown(
     T_cell_board: RigidTransform,
     rng: np.random.Generator,
 ) -> BundleProblem:
-    """The problem with one more instant, at which the board was truly held there."""
+    """The problem with one more instant, at which board 0 was truly held there; only who can read it has a view.
+
+    Args:
+        problem: so far.
+        truth: of its rig.
+        settings: noise, and how many tiles of depth a view gives.
+        T_cell_board: where the board really is.
+        rng: draws the noise.
+    """
     board, instant = problem.boards[0], 1 + max(view.instant for view in problem.views)
     points_board = BoardShape(board).points_board(board.points_board[:, :2], truth.warp_m, truth.board_scale)
     views: list[BoardView] = []
@@ -35,7 +42,7 @@ def shown(
         noisy = pixels + rng.normal(0, settings.sigma_px, pixels.shape)
         views.append(BoardView(stream, instant, 0, ids, noisy, settings.stated_px))
         if stream.startswith("depth:") and problem.depth:
-            depth.append(measured(problem, truth, settings, views[-1], pixels, points_cam[:, 2], rng))
+            depth.append(_measured(problem, truth, settings, views[-1], pixels, points_cam[:, 2], rng))
     return replace(
         problem,
         views=(*problem.views, *views),
@@ -44,13 +51,13 @@ def shown(
     )
 
 
-def measured(
+def _measured(
     problem: BundleProblem,
     truth: RigTruth,
     settings: RigSettings,
     view: BoardView,
-    pixels: NDArray[np.float64],
-    z_m: NDArray[np.floating],
+    pixels: FloatArray,
+    z_m: FloatArray,
     rng: np.random.Generator,
 ) -> DepthTiles:
     """Depth at some of the features, as many as the rig's settings say."""
