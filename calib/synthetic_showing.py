@@ -68,7 +68,8 @@ def _measured(
     exact_px = problem.streams[view.stream].fx_px * settings.baseline_m / read_m
     sigma_px = np.full(len(chosen), settings.tile_sigma_px)
     disparity_px = np.asarray(exact_px + rng.normal(0, sigma_px), np.float64)
-    return DepthTiles(serial, view.instant, 0, pixels[chosen], disparity_px, sigma_px)
+    tile_pixels = np.asarray(pixels[chosen], np.float64)
+    return DepthTiles(serial, view.instant, 0, tile_pixels, disparity_px, sigma_px)
 
 
 def true_pose(solution: BundleSolution, truth: RigTruth, stream: str, T_cell_board: RigidTransform) -> RigidTransform:
