@@ -55,9 +55,11 @@ def find_grid(board: Board, grey: NDArray[np.uint8]) -> FoundGrid | None:
 
 def _chessboard(board: Board, grey: NDArray[np.uint8]) -> NDArray[np.float64] | None:
     size = (board.columns, board.rows)
-    flags = cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_EXHAUSTIVE | cv2.CALIB_CB_ACCURACY
-    found, corners = cv2.findChessboardCornersSB(grey, size, flags=flags)
-    if not found:
+    for flags in (cv2.CALIB_CB_NORMALIZE_IMAGE, cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_EXHAUSTIVE):
+        found, corners = cv2.findChessboardCornersSB(grey, size, flags=flags)
+        if found:
+            break
+    else:
         flags = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_FAST_CHECK
         found, corners = cv2.findChessboardCorners(grey, size, flags=flags)
     return np.asarray(corners, np.float64).reshape(-1, 2) if found else None
