@@ -27,6 +27,9 @@ SOLVERS = {
 """OpenCV's closed forms for `A X = X B`."""
 WORLD_SOLVERS = {"Shah": cv2.CALIB_ROBOT_WORLD_HAND_EYE_SHAH, "Li": cv2.CALIB_ROBOT_WORLD_HAND_EYE_LI}
 """OpenCV's closed forms for `A X = Z B`."""
+ALL = (*SOLVERS, *WORLD_SOLVERS)
+QUICK = ("Park", "Shah")
+"""Those tried on random sets too: one of each kind, each as good as any of its kind on the recordings tried."""
 GRID_S = 0.01
 """Step of the grid on which rates of rotation are compared."""
 SUBSETS, SUBSET_SIZE, LARGEST_SET, PROBED = 24, 8, 40, 300
@@ -134,7 +137,7 @@ def best_start(samples: Samples, offsets_s: tuple[float, ...], frames: tuple[str
     """The closed form whose target stays most nearly in one place, by the median over up to 300 samples.
 
     Each of OpenCV's seven is tried on up to 40 poses spread over the recording, and, lest some camera poses be wrong,
-    on random sets of 8 (least median of squares, Rousseeuw 1984).
+    two of them on random sets of 8 (least median of squares, Rousseeuw 1984).
 
     Args:
         samples: pairs.
@@ -148,8 +151,8 @@ def best_start(samples: Samples, offsets_s: tuple[float, ...], frames: tuple[str
     probe = samples.take(_spread(len(samples), PROBED))
     for offset_s in offsets_s:
         arm, probed = samples.motion(offset_s).poses, probe.motion(offset_s).poses
-        for chosen in _subsets(len(samples)):
-            for name, matrix in closed_forms(arm.take(chosen), samples.camera.take(chosen)):
+        for names, chosen in _subsets(len(samples)):
+            for name, matrix in closed_forms(arm.take(chosen), samples.camera.take(chosen), names):
                 mount = RigidTransform.from_matrix(frames[0], frames[1], matrix)
                 places = targets(probed, probe.camera, mount)
                 scatter_m = float(np.median(distances_m(places)))
@@ -180,25 +183,26 @@ def _spread(count: int, most: int) -> NDArray[np.intp]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.intp))
 
 
-def _subsets(count: int) -> Iterator[NDArray[np.intp]]:
-    yield _spread(count, LARGEST_SET)
+def _subsets(count: int) -> Iterator[tuple[tuple[str, ...], NDArray[np.intp]]]:
+    """Names of solvers, and the pairs that they are given."""
+    yield ALL, _spread(count, LARGEST_SET)
     rng = np.random.default_rng(1989)
     if count > SUBSET_SIZE:
         for _ in range(SUBSETS):
-            yield rng.choice(count, SUBSET_SIZE, replace=False)
+            yield QUICK, rng.choice(count, SUBSET_SIZE, replace=False)
 
 
-def closed_forms(arm: Poses, seen: Poses) -> Iterator[tuple[str, NDArray[np.float64]]]:
+def closed_forms(arm: Poses, seen: Poses, names: tuple[str, ...] = ALL) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Name and `X` (4, 4) of each of OpenCV's solvers that came to a finite rotation, from poses A and B."""
     a, b = (list(arm.rotation), list(arm.translation_m)), (list(seen.rotation), list(seen.translation_m))
     back = arm.inverse()
-    for name, method in (*SOLVERS.items(), *WORLD_SOLVERS.items()):
+    for name in names:
         try:
             if name in SOLVERS:
-                rotation, place = cv2.calibrateHandEye(*a, *b, method=method)
+                rotation, place = cv2.calibrateHandEye(*a, *b, method=SOLVERS[name])
             else:
                 inverse = (list(back.rotation), list(back.translation_m))
-                rotation, place = cv2.calibrateRobotWorldHandEye(*b, *inverse, method=method)[2:]
+                rotation, place = cv2.calibrateRobotWorldHandEye(*b, *inverse, method=WORLD_SOLVERS[name])[2:]
                 rotation, place = rotation.T, -rotation.T @ place
         except cv2.error:
             continue
