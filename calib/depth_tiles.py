@@ -242,7 +242,7 @@ class _Surface:
         centre, half = (places.max(axis=0) + places.min(axis=0)) / 2, np.maximum(np.ptp(places, axis=0) / 2, 1.0)
         terms = _terms(places, centre, half)
         weight: FloatArray = np.ones(len(values))
-        fitted = np.zeros(SURFACE_TERMS)
+        fitted: FloatArray = np.zeros(SURFACE_TERMS)
         for step in range(16):
             fitted = np.linalg.lstsq(terms * np.sqrt(weight)[:, None], values * np.sqrt(weight), rcond=None)[0]
             off = np.abs(values - terms @ fitted)
@@ -251,7 +251,7 @@ class _Surface:
                 weight = 1 / np.maximum(off, 0.1 * scale)
             else:
                 weight = np.square(1 - np.minimum(np.square(off / (4.685 * scale)), 1))
-        return cls(centre, half, fitted)
+        return cls(centre, half, np.asarray(fitted, dtype=np.float64))
 
     def at(self, column: FloatArray, row: FloatArray) -> NDArray[np.float64]:
         """Disparity of the surface at pixels of the patch."""
