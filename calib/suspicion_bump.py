@@ -14,9 +14,11 @@ from depthcell.calib.rig_pose import nearest_pose, robust_mean
 from depthcell.calib.rig_standing import StandingRig
 from depthcell.calib.suspicion import Suspected, Suspicion, SuspicionLimits
 
-LEAST_SIDE = 3
+LEAST_SIDE = 4
 """Views there must be before and after a jump."""
-PAIR_SHARE = 0.6
+PAIR_SHARE = 0.7
+"""Measured on simulated rigs with corners of 0.1 px: none of 160 sound ones (2 to 4 cameras, 10 to 29 places) was
+suspected; of 24 with three cameras and 20 places, one camera moved by 0.8 mm and 0.05 degrees half way, all were."""
 
 
 @dataclass(frozen=True, slots=True)
