@@ -130,7 +130,7 @@ def _printed(content: CertificateContent, seal: Seal) -> tuple[tuple[str, str], 
         ("Key fingerprint", fingerprint(seal.public_key)),
         ("Content, SHA-256", content_digest(content)),
         ("Signature (Ed25519)", seal.signature),
-        ("To verify", "depthcell calibrate verify-certificate FILE, with FILE.sig beside it"),
+        ("To verify", "depthcell calibrate check FILE, with FILE.sig beside it"),
     )
 
 
