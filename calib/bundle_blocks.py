@@ -186,7 +186,7 @@ class TileBlock:
 
     z is where the tile's pixel, through the lens as it stands, meets the bent and scaled board, and `expected` is the
     disparity that the camera should then read: the root of `e + offset + curvature (e / 126)² + W = scale f B / z`.
-    (To put the noisy d itself into that square instead biases the scale: 0.5 % low at 0.03 px of noise, tried.) d and
+    (The noisy d itself in that square biases the scale: docs/bundle-adjustment.md.) d and
     f B are those of the start; `bundle_covariance.public_correction` converts to the refined f B.
     """
 
