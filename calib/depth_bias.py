@@ -159,12 +159,12 @@ def fit_correction(
     if len({view.tiles.serial for view in views}) > 1:
         raise DepthcellError("depth correction: views of several cameras; fit one at a time")
     problem = _Problem.of(views, intrinsics, baseline_m, settings)
-    fullest = max(settings.orders, key=lambda order: order.terms)
-    normal = problem.normal(*problem.spreads(problem.columns(fullest)))
-    losses = {order: normal.left_out(problem.columns(order)) for order in settings.orders}
+    # Each order with its own spreads: under those of the fullest, simple ones would seem worse than they are.
+    spreads = {order: problem.spreads(problem.columns(order)) for order in settings.orders}
+    losses = {order: problem.normal(*spreads[order]).left_out(problem.columns(order)) for order in settings.orders}
     order = min(losses, key=lambda each: float(losses[each].sum()))
     # What the chosen order leaves unexplained counts as spread.
-    tile_px, likeliest_px = problem.spreads(problem.columns(order))
+    tile_px, likeliest_px = spreads[order]
     solution, view_px = problem.averaged(problem.columns(order), tile_px, likeliest_px)
     scores = {each: float(loss.mean()) for each, loss in losses.items()}
     return _as_fit(problem, order, solution, (tile_px, view_px), scores)

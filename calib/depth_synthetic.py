@@ -60,11 +60,12 @@ class DepthScene:
 
 def drawn_views(scene: DepthScene, rng: np.random.Generator) -> tuple[tuple[BoardDepth, ...], DepthCorrection]:
     """Views with noise, and the correction that undoes the camera's error exactly."""
-    truth = _drawn_correction(scene, rng)
+    truth = drawn_correction(scene, rng)
     return tuple(_drawn_view(scene, truth, number, rng) for number in range(scene.views)), truth
 
 
-def _drawn_correction(scene: DepthScene, rng: np.random.Generator) -> DepthCorrection:
+def drawn_correction(scene: DepthScene, rng: np.random.Generator) -> DepthCorrection:
+    """A correction that undoes a camera's error drawn by the scene's standard deviations."""
     rows, columns = scene.wave
     fall = 1 / np.square(1.0 + np.add.outer(np.arange(rows), np.arange(columns)))
     wave = 4 * scene.wave_u_px * fall * rng.standard_normal((rows, columns))

@@ -53,6 +53,14 @@ def point_covariance(camera: CellCamera, pixels: FloatArray, depth_m: FloatArray
     return np.asarray(np.matmul(jacobian @ camera.covariance, jacobian.transpose(0, 2, 1)))
 
 
+def depth_sigma_m(camera: CellCamera, pixels: FloatArray, depth_m: FloatArray) -> NDArray[np.float64]:
+    """Standard uncertainty (N,) in metres that the depth correction alone leaves in corrected depth."""
+    places, z_m = np.asarray(pixels, dtype=np.float64), np.asarray(depth_m, dtype=np.float64)
+    slopes = _depth_slopes(camera, places, z_m)[1]
+    covariance = camera.covariance_of(*camera.correction.parameter_names)
+    return np.asarray(np.sqrt(np.maximum(np.einsum("ni,ij,nj->n", slopes, covariance, slopes), 0)))
+
+
 def read_disparity_px(camera: CellCamera, pixels: FloatArray, depth_m: FloatArray) -> NDArray[np.float64]:
     """Disparity as read (N,) of places whose corrected depth is `depth_m`: `DepthCorrection` backwards.
 
@@ -70,17 +78,14 @@ def _sight(intrinsics: Intrinsics, pixels: NDArray[np.float64]) -> Sight:
     """Where pixels look, and how that turns with the lens; by central differences for librealsense's own models."""
     if intrinsics.distortion in SUPPORTED:
         return sight_of(lens_vector(intrinsics), pixels)
-    lens = np.array((*_pinhole(intrinsics), *intrinsics.coefficients))
+    pinhole = (intrinsics.fx_px, intrinsics.fy_px, intrinsics.cx_px, intrinsics.cy_px)
+    lens = np.array((*pinhole, *intrinsics.coefficients))
     slopes = np.empty((len(pixels), 2, len(lens)))
     for place, step in enumerate([1e-3] * 4 + [1e-5] * len(intrinsics.coefficients)):
         change = step * np.eye(len(lens))[place]
         ahead, back = (lens_from_vector(lens + sign * change, intrinsics).normalized(pixels) for sign in (1, -1))
         slopes[:, :, place] = (ahead - back) / (2 * step)
     return Sight(intrinsics.normalized(pixels), slopes)
-
-
-def _pinhole(intrinsics: Intrinsics) -> tuple[float, float, float, float]:
-    return intrinsics.fx_px, intrinsics.fy_px, intrinsics.cx_px, intrinsics.cy_px
 
 
 def _depth_slopes(

@@ -9,7 +9,7 @@ from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import CellCamera, DisparityNoise
 from depthcell.calib.depthcorrection import DepthCorrection
-from depthcell.calib.propagation import point_covariance, point_jacobian, read_disparity_px
+from depthcell.calib.propagation import depth_sigma_m, point_covariance, point_jacobian, read_disparity_px
 from depthcell.fusion.calibrationvariance import normal_variance_m2
 from depthcell.fusion.region import Window
 
@@ -148,3 +148,12 @@ def test_an_exact_cell_leaves_nothing_uncertain() -> None:
     assert np.nansum(quick) == 0
     blind_m = np.full(window.shape, np.nan, np.float32)
     assert np.isnan(normal_variance_m2(camera(intrinsics(Distortion.NONE), seed=1), window, blind_m, normals)).all()
+
+
+def test_depth_alone_is_the_part_along_the_ray() -> None:
+    made, pixels, depth_m = camera(intrinsics(Distortion.NONE), seed=8), np.array([[322.0, 238.0]]), np.array([0.5])
+    covariance = made.covariance.copy()
+    covariance[:10], covariance[:, :10] = 0, 0
+    only_depth = replace(made, covariance=covariance, T_cell_depth=RigidTransform.identity("cell", "depth:1"))
+    along = point_covariance(only_depth, pixels, depth_m)[0, 2, 2]
+    np.testing.assert_allclose(depth_sigma_m(made, pixels, depth_m), np.sqrt(along), rtol=1e-9)
