@@ -9,16 +9,15 @@ from numpy.typing import NDArray
 from depthcell.calib.acceptance import Characteristic, TestValue, error_value, range_value, window_u_m
 from depthcell.calib.acceptance_points import MOST_POINTS, ShapeFit, SurfacePoints
 from depthcell.calib.acceptance_shapes import (
-    find_faces,
     find_plate,
     find_spheres,
-    fit_faces,
     fit_plane,
     fit_sphere,
     plane_residuals_m,
     sphere_bias_m,
     sphere_residuals_m,
 )
+from depthcell.calib.acceptance_steps import find_faces, fit_faces
 from depthcell.calib.artefact import Artefact, BallBar, BoardArtefact, Plate, Sphere, StepGauge
 from depthcell.calib.cell import Cell
 from depthcell.errors import DepthcellError
@@ -136,7 +135,7 @@ def _plate(points: SurfacePoints, artefact: Plate, cell: Cell, rng: np.random.Ge
 def _step_gauge(points: SurfacePoints, artefact: StepGauge, cell: Cell) -> Evaluated:
     """The error of each face's height above the first."""
     heights_m = [height_mm / 1e3 for height_mm in artefact.heights_mm]
-    faces = find_faces(points, heights_m)
+    faces = find_faces(points, heights_m, artefact.width_mm / 1e3)
     on_gauge = points[np.concatenate(faces)]
     number = np.repeat(np.arange(len(faces)), [len(face) for face in faces])
     kept = np.unique(np.linspace(0, len(number) - 1, min(len(number), MOST_POINTS)).round().astype(np.intp))

@@ -1,4 +1,4 @@
-"""Find an artefact among all that was measured, and fit it: spheres, a plate, the faces of a step gauge.
+"""Find a sphere or a plate among all that was measured, and fit it.
 
 Every search votes with the points' normals: a point of a sphere of radius R points at its centre from R away, a point
 of a plate at its plane. What gets most votes is refined on its own points; nothing is drawn at random.
@@ -28,6 +28,8 @@ NEAR = 0.02
 """Or so much of the shape's size, whichever is more: an artefact measured wrongly is still to be found."""
 MOST_BALLS = 4
 MOST_VOTES = 200_000
+MOST_PLANES = 12
+PATCH_CELLS, MOST_CELLS = 40, 4000
 ALIKE = 0.02
 SAME_WAY = math.cos(math.radians(35.0))
 SIZE_SLACK = 1.2
@@ -116,7 +118,7 @@ def find_plate(points: SurfacePoints, size_m: tuple[float, float]) -> NDArray[np
         DepthcellError: there is no such plane.
     """
     best: NDArray[np.intp] = np.empty(0, np.intp)
-    for normal, offset_m in _plane_candidates(points, max(size_m)):
+    for normal, offset_m in plane_candidates(points, max(size_m)):
         chosen = _refined_plane(points, normal, offset_m, max(size_m))
         if len(chosen) > max(len(best), MIN_POINTS) and _fits_into(points.points_cell[chosen], size_m):
             best = chosen
@@ -147,56 +149,6 @@ def fit_plane(points: SurfacePoints) -> ShapeFit:
 def plane_residuals_m(points: SurfacePoints, fit: ShapeFit) -> NDArray[np.float64]:
     """Signed distances (N,) of points from a fitted plane, positive outside."""
     return np.asarray(points.points_cell @ fit.directions[0] - fit.parameters[0])
-
-
-def find_faces(points: SurfacePoints, heights_m: Sequence[float]) -> tuple[NDArray[np.intp], ...]:
-    """Points (M,) of each face of a step gauge, in the order of `heights_m` above the first.
-
-    Of the planes that stand out, and of the offsets along their normals, that pair wins under which all faces together
-    hold most points while none is empty.
-
-    Raises:
-        DepthcellError: some face is not there.
-    """
-    heights = np.asarray(heights_m, dtype=np.float64)
-    reach_m = float(np.diff(np.sort(np.unique(heights))).min()) / 3
-    best: tuple[int, tuple[NDArray[np.intp], ...]] = (0, ())
-    for normal, offset_m in _plane_candidates(points, float(np.ptp(heights)) * 4):
-        for height_m in heights:
-            faces = _refined_faces(points, normal, offset_m - height_m, heights, reach_m)
-            count = sum(map(len, faces)) if faces else 0
-            if count > best[0]:
-                best = (count, faces)
-    if not best[1]:
-        raise DepthcellError(
-            "not all faces of the step gauge were measured; turn it to the camera, or correct heights_mm"
-        )
-    return best[1]
-
-
-def fit_faces(points: SurfacePoints, face: NDArray[np.intp]) -> ShapeFit:
-    """Parallel planes through the faces by least squares: parameters are each face's offset, then two tilts.
-
-    Args:
-        points: of all faces.
-        face: (N,) number of the face that each point lies on.
-    """
-    count = int(face.max()) + 1
-    offset = points.points_cell.copy()
-    for number in range(count):
-        offset[face == number] -= points.points_cell[face == number].mean(axis=0)
-    weight = 1 / np.square(points.sigma_m)
-    _, axes = np.linalg.eigh((offset * weight[:, None]).T @ offset)
-    normal = axes[:, 0] * np.sign(points.normals_cell.mean(axis=0) @ axes[:, 0])
-    middle = points.points_cell.mean(axis=0)
-    across = (points.points_cell - middle) @ axes[:, 1:]
-    extent_m = float(np.sqrt(np.mean(np.square(across))))
-    design = np.column_stack((np.equal.outer(face, np.arange(count)), across / extent_m)).astype(np.float64)
-    values = (points.points_cell - middle) @ normal
-    directions = np.broadcast_to(normal, offset.shape)
-    fit = linear_fit(np.zeros(count + 2), points, directions, design, values)
-    parameters = fit.gain @ values
-    return linear_fit(parameters, points, directions, design, values - design @ parameters)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -269,23 +221,46 @@ def _numbered(cells: FloatArray) -> NDArray[np.int64]:
     return np.asarray(np.ravel_multi_index(tuple(steps.T), tuple(steps.max(axis=0) + 1)), dtype=np.int64)
 
 
-def _plane_candidates(points: SurfacePoints, size_m: float) -> list[tuple[NDArray[np.float64], float]]:
-    """Planes that many points agree on, the most agreed first: normals in steps of 6°, offsets of size / 20."""
-    if len(points) < MIN_POINTS:
-        return []
-    middle = points.points_cell.mean(axis=0)
-    along_m = np.einsum("ij,ij->i", points.points_cell - middle, points.normals_cell)
-    keys = _numbered(np.column_stack((np.round(points.normals_cell / 0.1), np.round(along_m / (size_m / 20)))))
-    _, members, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    candidates = []
-    for number in np.argsort(-counts)[:12]:
-        if counts[number] < MIN_POINTS / 4:
+def plane_candidates(points: SurfacePoints, size_m: float) -> list[tuple[NDArray[np.float64], float]]:
+    """Planes that many points agree on, the most agreed first: normals in steps of 6°, offsets in steps of size / 20.
+
+    What lies on one candidate votes for no other, so that a large floor cannot outvote all that stands on it.
+    """
+    points = points.thinned(MOST_VOTES)
+    positions, normals = points.points_cell, points.normals_cell
+    step_m = size_m / 20
+    candidates: list[tuple[NDArray[np.float64], float]] = []
+    for _ in range(MOST_PLANES):
+        if len(positions) < MIN_POINTS:
             break
-        of_bin = members == number
-        normal = points.normals_cell[of_bin].mean(axis=0)
+        along_m = np.einsum("ij,ij->i", positions, normals)
+        keys = _numbered(np.column_stack((np.round(normals / 0.1), np.round(along_m / step_m))))
+        _, members, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        if counts.max() < MIN_POINTS / 4:
+            break
+        of_bin = members == counts.argmax()
+        normal = normals[of_bin].mean(axis=0)
         normal /= np.linalg.norm(normal)
-        candidates.append((normal, float(np.median(points.points_cell[of_bin] @ normal))))
+        offset_m = float(np.median(positions[of_bin] @ normal))
+        candidates.append((normal, offset_m))
+        left = (normals @ normal < SAME_WAY) | (np.abs(positions @ normal - offset_m) > step_m)
+        positions, normals = positions[left], normals[left]
     return candidates
+
+
+def largest_patch(points_cell: NDArray[np.float64], normal: NDArray[np.float64], size_m: float) -> NDArray[np.intp]:
+    """Points (M,) of the largest connected patch, seen along the normal, without what lies far off."""
+    first = np.cross(normal, np.eye(3)[np.argmin(np.abs(normal))])
+    first /= np.linalg.norm(first)
+    flat = points_cell @ np.column_stack((first, np.cross(normal, first)))
+    cells = np.floor((flat - flat.min(axis=0)) / (size_m / PATCH_CELLS)).astype(np.int64)
+    if (cells.max(axis=0) > MOST_CELLS).any():
+        cells = np.minimum(cells, MOST_CELLS)
+    image = np.zeros(cells.max(axis=0) + 3, np.uint8)
+    image[cells[:, 0] + 1, cells[:, 1] + 1] = 1
+    _, labels = cv2.connectedComponents(cv2.dilate(image, np.ones((3, 3), np.uint8)))
+    label = labels[cells[:, 0] + 1, cells[:, 1] + 1]
+    return np.flatnonzero(label == np.bincount(label).argmax())
 
 
 def _refined_plane(
@@ -300,6 +275,9 @@ def _refined_plane(
         chosen = np.flatnonzero(inside)
         if len(chosen) < MIN_POINTS:
             return chosen
+        chosen = chosen[largest_patch(points.points_cell[chosen], normal, size_m)]
+        if len(chosen) < MIN_POINTS:
+            return chosen
         fit = fit_plane(points[chosen].thinned())
         normal, offset_m = fit.directions[0], float(fit.parameters[0])
     return chosen
@@ -311,31 +289,3 @@ def _fits_into(points_cell: NDArray[np.float64], size_m: tuple[float, float]) ->
     _, axes = np.linalg.eigh(offset.T @ offset)
     _, sides, _ = cv2.minAreaRect((offset @ axes[:, 1:]).astype(np.float32))
     return bool(np.all(np.sort(sides) <= SIZE_SLACK * np.sort(size_m)))
-
-
-def _refined_faces(
-    points: SurfacePoints, normal: NDArray[np.float64], first_m: float, heights_m: NDArray[np.float64], reach_m: float
-) -> tuple[NDArray[np.intp], ...]:
-    faces: tuple[NDArray[np.intp], ...] = ()
-    same_way = points.normals_cell @ normal > SAME_WAY
-    for _ in range(REFINEMENTS):
-        above_m = points.points_cell @ normal - first_m
-        apart_m = np.abs(above_m[:, None] - heights_m)
-        nearest = np.where(same_way & (apart_m.min(axis=1) < reach_m), apart_m.argmin(axis=1), -1)
-        faces = tuple(np.flatnonzero(nearest == number) for number in range(len(heights_m)))
-        if min(map(len, faces)) < MIN_POINTS // 2:
-            return ()
-        fit = fit_faces(*_joined(points, faces))
-        normal = fit.directions[0]
-        first_m = float(points.points_cell[faces[0]].mean(axis=0) @ normal)
-    return faces
-
-
-def _joined(
-    points: SurfacePoints, faces: tuple[NDArray[np.intp], ...], most: int = 1000
-) -> tuple[SurfacePoints, NDArray[np.intp]]:
-    """Points of all faces together, evenly thinned face by face, and the face of each."""
-    share = max(most // len(faces), 10)
-    kept = [face[np.unique(np.linspace(0, len(face) - 1, min(len(face), share)).astype(np.intp))] for face in faces]
-    number = np.repeat(np.arange(len(kept)), [len(face) for face in kept])
-    return points[np.concatenate(kept)], number

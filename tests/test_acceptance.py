@@ -22,14 +22,13 @@ from depthcell.calib.acceptance import (
 from depthcell.calib.acceptance_evaluation import DIAMETER, evaluate
 from depthcell.calib.acceptance_points import SurfacePoints, distance_jacobian, systematic_u_m
 from depthcell.calib.acceptance_shapes import (
-    find_faces,
     find_plate,
     find_spheres,
-    fit_faces,
     fit_plane,
     fit_sphere,
     sphere_bias_m,
 )
+from depthcell.calib.acceptance_steps import find_faces, fit_faces
 from depthcell.calib.artefact import Artefact, BallBar, BoardArtefact, Plate, Sphere, StepGauge
 from depthcell.calib.cell import Cell
 from depthcell.calib.depthcorrection import DepthCorrection
@@ -137,7 +136,7 @@ def test_a_plate_is_found_before_a_larger_floor(cell: Cell) -> None:
 
 def test_the_faces_of_a_gauge_are_found_with_their_heights(cell: Cell) -> None:
     points = seen(gauge_surfaces(), cell)["1001"]
-    faces = find_faces(points, [0.0, 0.010, 0.025])
+    faces = find_faces(points, [0.0, 0.010, 0.025], 0.12)
     height_m = (TILTED.inverse() @ points.points_cell)[:, 2]
     for face, wanted_m in zip(faces, (0.0, 0.010, 0.025), strict=True):
         assert len(face) > 500
@@ -146,7 +145,7 @@ def test_the_faces_of_a_gauge_are_found_with_their_heights(cell: Cell) -> None:
     fit = fit_faces(points[np.concatenate(faces)], number)
     assert np.diff(fit.parameters[:3]) == pytest.approx([0.010, 0.015], abs=4e-4)
     with pytest.raises(DepthcellError, match="not all faces"):
-        find_faces(points, [0.0, 0.010, 0.060])
+        find_faces(points, [0.0, 0.010, 0.060], 0.12)
 
 
 def test_points_move_with_the_cell_as_its_jacobian_says(cell: Cell) -> None:
@@ -352,3 +351,21 @@ def test_intervals_of_size_and_spacing_hold_the_truth(cell: Cell) -> None:
                 inside.setdefault((source, one.characteristic), []).append(abs(one.value_m) < 1.96 * one.u_m)
     shares = {key: float(np.mean(hits)) for key, hits in inside.items()}
     assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
+
+
+def test_a_floor_in_the_plane_of_the_plate_is_left_out(cell: Cell) -> None:
+    """A tilted plate whose plane, far off, cuts the floor: only what hangs together with the plate is of it."""
+    steep = RigidTransform.from_rotation_vector("cell", "plate", np.array([0.0, 0.35, 0.0]), np.zeros(3))
+    near_floor = plate(RigidTransform("cell", "plate", np.eye(3), np.array([0, 0, -0.05])), (2.0, 2.0))
+    points = seen([plate(steep, (0.08, 0.08)), near_floor], cell)["1001"]
+    members = find_plate(points, (0.08, 0.08))
+    assert np.abs(steep.inverse() @ points.points_cell[members]).max() < 0.045
+
+
+def test_faces_leave_out_their_own_edges(cell: Cell) -> None:
+    points = seen(gauge_surfaces(), cell)["1001"]
+    faces = find_faces(points, [0.0, 0.010, 0.025], 0.12)
+    along_m = (TILTED.inverse() @ points.points_cell)[:, 0]
+    middle = along_m[faces[1]]
+    assert middle.min() > -0.02 + 0.003
+    assert middle.max() < 0.02 - 0.003
