@@ -321,11 +321,20 @@ def test_errors_are_as_large_as_stated() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("common_px", [0.0, 0.03])
 def test_intervals_hold_over_many_rigs(common_px: float) -> None:
-    chi2, points = normalised(replace(SMALL, cameras=3, instants=24, tile_common_px=common_px), 60)
-    assert 5.4 < chi2.mean() < 6.7
+    chi2, points = normalised(replace(SMALL, cameras=3, instants=24, tile_common_px=common_px), 40)
+    assert 5.0 < chi2.mean() < 7.1  # 120 poses
     assert 0.92 < np.mean(np.abs(points) < 1.96) < 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_intervals_at_the_part_break_if_shared_errors_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CommonError, "tau_px", lambda _: 0.0)
+    _, points = normalised(replace(SMALL, cameras=3, instants=24, tile_common_px=0.03), 10)
+    assert np.mean(np.abs(points) < 1.96) < 0.85
 
 
 def test_repeated_adjustments_hold_no_memory() -> None:
