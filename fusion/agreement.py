@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.calib.cell import Cell
+from depthcell.fusion.uncertainty import shared_correlation
 from depthcell.fusion.view import View
 
 SAMPLES = 4000
@@ -53,7 +54,7 @@ def compared(first: View, second: View, cell: Cell) -> Disagreement | None:
 
     Evenly chosen points of the first view are projected into the second's depth image. The median along the normal is
     taken, over points whose normals agree within 45° and which lie within 5 mm. Its uncertainty joins both cameras'
-    median systematic part with their random part, shrunk by the number of points (GUM 5.1.2).
+    median systematic part, less what they share, with their random part, shrunk by the number of points (GUM 5.1.2).
     """
     chosen = np.flatnonzero(first.valid)
     chosen = chosen[:: max(1, len(chosen) // SAMPLES)]
@@ -67,8 +68,10 @@ def compared(first: View, second: View, cell: Cell) -> Disagreement | None:
         return None
     chosen, row, column = chosen[shared], row[shared], column[shared]
     random_m2 = np.square(first.random_sigma_m.ravel()[chosen]) + np.square(second.random_sigma_m[row, column])
-    systematic_m2 = np.square(first.systematic_sigma_m.ravel()[chosen])
-    systematic_m2 += np.square(second.systematic_sigma_m[row, column])
+    one_m, other_m = first.systematic_sigma_m.ravel()[chosen], second.systematic_sigma_m[row, column]
+    places = first.points_cell.reshape(-1, 3)[chosen], second.normals_cell[row, column]
+    alike = shared_correlation(cell, first.serial, second.serial, *places)
+    systematic_m2 = np.square(one_m) + np.square(other_m) - 2 * alike * one_m * other_m
     variance_m2 = np.median(systematic_m2) + np.median(random_m2) / np.sqrt(len(chosen))
     return Disagreement(first.serial, second.serial, float(np.median(offset_m[shared])), float(np.sqrt(variance_m2)))
 

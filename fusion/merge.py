@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from depthcell.acquisition.transform import FloatArray
 from depthcell.calib.cell import Cell, CellCamera
 from depthcell.fusion.partcloud import PartCloud
+from depthcell.fusion.uncertainty import shared_correlation
 from depthcell.fusion.view import View
 
 SAME_SURFACE_SIGMAS = 6.0
@@ -34,8 +35,9 @@ def merge_views(views: Sequence[View], cell: Cell) -> PartCloud:
     random r_i, systematic s_i, `u_i² = r_i² + s_i²`, `w_i = 1 / u_i²`, W = sum of w_i, over the cameras that see it:
 
     - the point moves to `p + n sum w_i d_i / W`; normal and colour are means with the same weights;
-    - random variance `sum w_i² r_i² / W²`, systematic variance `sum w_i² s_i² / W²` (GUM 5.1.2): cameras are
-      independent of each other. Within one camera nothing is averaged, so its systematic part does not shrink.
+    - random variance `sum w_i² r_i² / W²` (GUM 5.1.2). Within one camera nothing is averaged, so its systematic part
+      does not shrink; between cameras it does, as far as the cell's joint covariance holds their errors independent:
+      `sum w_i w_j s_i s_j rho_ij / W²` (GUM 5.2.2, equation 16), see `uncertainty.shared_correlation`.
 
     Only the camera whose pixel covers the least of that surface keeps its point; pixel and correlation distance are
     that camera's.
@@ -56,6 +58,7 @@ def merge_views(views: Sequence[View], cell: Cell) -> PartCloud:
         overlaps = list(pool.map(partial(_overlap, cloud), range(len(views)), views, cameras))
     for index, (view, overlap) in enumerate(zip(views, overlaps, strict=True)):
         evidence.add(overlap, view, index)
+        evidence.correlate(overlap, index, cell)
         own_m2 = own_footprint_m2[overlap.point]
         # Of two cameras that resolve a place alike, the first keeps it.
         is_first = cloud.camera[overlap.point] < index
@@ -150,7 +153,8 @@ class _Evidence:
         weight = 1 / np.square(cloud.sigma_m, dtype=np.float64)
         self._offset = np.zeros(len(cloud))
         self._random = np.square(weight * cloud.random_sigma_m)
-        self._systematic = np.square(weight * cloud.systematic_sigma_m)
+        self._systematic = (weight * cloud.systematic_sigma_m)[:, None] * cloud.share
+        self._correlation = np.eye(len(cloud.serials))
         self._normal = weight[:, None] * cloud.normals_cell
         self._color_weight = weight * cloud.colors.any(axis=1)
         self._color = self._color_weight[:, None] * cloud.colors
@@ -163,11 +167,27 @@ class _Evidence:
         self._weight[at, index] += weight
         self._offset[at] += weight * overlap.offset_m
         self._random[at] += np.square(weight * _taken(view.random_sigma_m, pixel))
-        self._systematic[at] += np.square(weight * _taken(view.systematic_sigma_m, pixel))
+        self._systematic[at, index] += weight * _taken(view.systematic_sigma_m, pixel)
         self._normal[at] += weight[:, None] * _taken(view.normals_cell, pixel)
         color_weight = weight * _taken(view.colored, pixel)
         self._color_weight[at] += color_weight
         self._color[at] += color_weight[:, None] * _taken(view.colors, pixel)
+
+    def correlate(self, overlap: _Overlap, index: int, cell: Cell) -> None:
+        """Ask how far the errors of camera number `index` are those of each camera whose points it sees."""
+        cloud = self._cloud
+        for other in np.flatnonzero(np.arange(len(cloud.serials)) != index) if cell.covariance is not None else ():
+            point = overlap.point[cloud.camera[overlap.point] == other]
+            if len(point):
+                places = cloud.points_cell.take(point, axis=0), cloud.normals_cell.take(point, axis=0)
+                found = shared_correlation(cell, cloud.serials[other], cloud.serials[index], *places)
+                self._correlation[index, other] = self._correlation[other, index] = found
+
+    def _systematic_sigma_m(self, total: FloatArray) -> NDArray[np.float32]:
+        variance = np.einsum("nk,nk->n", self._systematic, self._systematic)
+        if (self._correlation != np.eye(len(self._correlation))).any():
+            variance = np.einsum("nk,kl,nl->n", self._systematic, self._correlation, self._systematic, optimize=True)
+        return np.asarray(np.sqrt(np.maximum(variance, 0)) / total, dtype=np.float32)
 
     def merged(self) -> PartCloud:
         """The cloud with every point as all cameras together see it."""
@@ -180,7 +200,7 @@ class _Evidence:
             normals_cell=(self._normal / length[:, None]).astype(np.float32),
             colors=np.rint(self._color / color_weight[:, None]).astype(np.uint8),
             random_sigma_m=(np.sqrt(self._random) / total).astype(np.float32),
-            systematic_sigma_m=(np.sqrt(self._systematic) / total).astype(np.float32),
+            systematic_sigma_m=self._systematic_sigma_m(total),
             share=(self._weight / total[:, None]).astype(np.float32),
         )
 

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.transform import FloatArray, RigidTransform
-from depthcell.calib.cell import Cell, CellCamera
-from depthcell.calib.propagation import point_jacobian
+from depthcell.calib.cell import Cell
 from depthcell.fusion.motion import Basis
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.reference import Reference
+from depthcell.fusion.uncertainty import calibration_jacobian
 
 TUKEY = 4.685
 """Cut-off of Tukey's biweight in standard deviations: 95 % efficient on Gaussian noise (Huber, Robust Statistics)."""
@@ -140,13 +140,6 @@ def systematic_covariance(
         weight, motion = fit.slope[seen] * share[seen, index], fit.jacobian.take(seen, axis=0)
         gain[:, cell.rows_of(serial)] = inverse @ np.einsum("n,ni,nj->ij", weight, motion, lifts, optimize=True)
     return np.asarray(gain @ cell.joint_covariance @ gain.T)
-
-
-def calibration_jacobian(camera: CellCamera, points_cell: FloatArray, normals_cell: FloatArray) -> FloatArray:
-    """Lift of a camera's points along their normals per unit of each of its P parameters, (N, P)."""
-    points_cam = camera.T_cell_depth.inverse() @ points_cell.astype(np.float64)
-    jacobian = point_jacobian(camera, camera.depth.project(points_cam), points_cam[:, 2])
-    return np.asarray(np.einsum("ni,nip->np", normals_cell, jacobian))
 
 
 def sharing(correlation_px: float, stride: int) -> float:

@@ -5,6 +5,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.transform import FloatArray
+from depthcell.calib.cell import Cell, CellCamera
+from depthcell.calib.propagation import point_jacobian
+
+SAMPLES = 200
+"""Points at which two cameras' calibration errors are compared; they are smooth over a part."""
 
 
 def pose_jacobian(points: FloatArray, normals: FloatArray) -> FloatArray:
@@ -41,3 +46,37 @@ def pose_variance_m2(points: FloatArray, normals: FloatArray, covariance: NDArra
     # OpenCV's product, because NumPy's hands such narrow matrices to BLAS threads that cost more than they give.
     spread = cv2.transform(jacobian[:, None], covariance)[:, 0]
     return np.asarray(np.einsum("ij,ij->i", jacobian, spread))
+
+
+def calibration_jacobian(camera: CellCamera, points_cell: FloatArray, normals_cell: FloatArray) -> FloatArray:
+    """Lift of a camera's points along their normals per unit of each of its P parameters, (N, P)."""
+    points_cam = camera.T_cell_depth.inverse() @ points_cell.astype(np.float64)
+    jacobian = point_jacobian(camera, camera.depth.project(points_cam), points_cam[:, 2])
+    return np.asarray(np.einsum("ni,nip->np", normals_cell, jacobian))
+
+
+def shared_correlation(cell: Cell, first: str, second: str, points_cell: FloatArray, normals_cell: FloatArray) -> float:
+    """Correlation of what the calibrations of two cameras do along the normal of points that both see.
+
+    `J_1 Sigma_12 J_2^T` over the two standard uncertainties, the median over evenly chosen points; 0 where the cell
+    holds no joint covariance.
+
+    Args:
+        cell: of the cameras.
+        first: serial number of one.
+        second: serial number of the other.
+        points_cell: (N, 3) metres.
+        normals_cell: (N, 3) unit length.
+    """
+    if cell.covariance is None or not len(points_cell):
+        return 0.0
+    some = np.arange(0, len(points_cell), max(1, len(points_cell) // SAMPLES))
+    points, normals = (values.take(some, axis=0).astype(np.float64) for values in (points_cell, normals_cell))
+    lifts = [calibration_jacobian(cell.camera(serial), points, normals) for serial in (first, second)]
+    rows = [cell.rows_of(serial) for serial in (first, second)]
+    both = np.einsum("ni,ij,nj->n", lifts[0], cell.covariance[rows[0], rows[1]], lifts[1], optimize=True)
+    own = [
+        np.einsum("ni,ij,nj->n", lift, cell.covariance[row, row], lift, optimize=True)
+        for lift, row in zip(lifts, rows, strict=True)
+    ]
+    return float(np.median(both / np.sqrt(np.maximum(own[0] * own[1], 1e-30))))

@@ -20,8 +20,9 @@ from depthcell.fusion import distancefield
 from depthcell.fusion.align import Alignment, AlignmentSettings, align
 from depthcell.fusion.motion import Basis
 from depthcell.fusion.partcloud import PartCloud
-from depthcell.fusion.posefit import calibration_jacobian, sharing
+from depthcell.fusion.posefit import sharing
 from depthcell.fusion.reference import Reference
+from depthcell.fusion.uncertainty import calibration_jacobian
 
 T_CELL_PART = RigidTransform.from_rotation_vector(
     "cell", "part", np.array([0.0, 0.0, 0.2]), np.array([0.02, 0.01, 0.03])

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import scipy.linalg
 from scipy.spatial import KDTree
 
 from depthcell.acquisition.frameset import CameraFrame, ColorImage, DepthImage, FrameSet
@@ -164,6 +165,23 @@ def test_systematic_uncertainty_covers_calibration_errors(station: Station) -> N
     # Points of one draw err together: 150 draws, not thousands of points, are the sample.
     assert np.sqrt(np.mean([np.mean(draw**2) for draw in scaled])) == pytest.approx(1.0, abs=0.12)
     assert 0.91 < np.mean([coverage(draw) for draw in scaled]) < 0.99
+
+
+def test_errors_that_all_cameras_share_do_not_shrink_by_merging(station: Station) -> None:
+    """An error of the cell's frame moves all cameras alike; then the cell is as sure of itself as one camera."""
+    block = np.zeros_like(station.cell.camera("C0").covariance)
+    block[:6, :6] = np.diag(np.array([1e-4] * 3 + [5e-5] * 3) ** 2)
+    cameras = {serial: replace(camera, covariance=block) for serial, camera in station.cell.cameras.items()}
+    settings, count = FusionSettings(region=station.region), len(cameras)
+    apart = replace(station.cell, cameras=cameras)
+    told = replace(apart, covariance=scipy.linalg.block_diag(*[block] * count))
+    alike = replace(apart, covariance=np.tile(block, (count, count)))
+    by_apart, by_told, by_alike = (fuse([clean(station)], cell, settings).cloud for cell in (apart, told, alike))
+    several = by_apart.share.max(axis=1) < 0.5
+    assert several.sum() > 1000
+    np.testing.assert_allclose(by_told.systematic_sigma_m, by_apart.systematic_sigma_m, rtol=1e-5)
+    ratio = by_alike.systematic_sigma_m[several] / by_apart.systematic_sigma_m[several]
+    np.testing.assert_allclose(ratio, 1 / np.linalg.norm(by_apart.share[several], axis=1), rtol=0.1)
 
 
 def test_random_shrinks_with_frames_and_systematic_does_not(station: Station) -> None:
