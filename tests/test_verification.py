@@ -5,16 +5,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from artefactscene import Surface, plate, recorded, scene_cell, sphere
 from rich.console import Console
 from stagedpart import StagedFolder
 
-from depthcell.acquisition.frameset import FrameSet
+from depthcell.acquisition.frameset import FrameSet, InfraredImage
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.artefact import ARTEFACT_FILE
-from depthcell.calib.cell import Cell
+from depthcell.calib.board import Board
+from depthcell.calib.cell import Cell, CellCamera
 from depthcell.calib.drift import reference_path
 from depthcell.calib.health import health_path, load_health
 from depthcell.errors import DepthcellError
@@ -193,6 +195,49 @@ def test_the_verbs_print_json_and_leave_with_the_outcome(
     assert "FAIL" in capsys.readouterr().out
     with pytest.raises(DepthcellError, match="has no camera 9999"):
         on_chip_verb(plan.cell, "9999")
+
+
+def photographed(board: Board, T_cell_board: RigidTransform, camera: CellCamera) -> np.ndarray:
+    """The board as the left imager sees it: its picture through the homography of its plane, 4 x 4 rays a pixel."""
+    picture, fine = board.picture(8000.0), 4
+    T_cam_board = camera.T_cell_depth.inverse() @ T_cell_board
+    lens = camera.depth
+    matrix = np.array([[lens.fx_px, 0, lens.cx_px], [0, lens.fy_px, lens.cy_px], [0, 0, 1]])
+    step_m, (left_m, top_m) = 1 / picture.pixels_per_m, picture.origin_m
+    sheet = np.array([[step_m, 0, left_m], [0, step_m, top_m], [0, 0, 1]])
+    plane = np.column_stack((T_cam_board.rotation[:, :2], T_cam_board.translation_m))
+    # Pixel centres lie at integers, so that the fine image's first centre lies 3/8 of a pixel before the coarse one's.
+    finer = np.array([[fine, 0, (fine - 1) / 2], [0, fine, (fine - 1) / 2], [0, 0, 1]])
+    size = (fine * lens.width_px, fine * lens.height_px)
+    image = cv2.warpPerspective(picture.image, finer @ matrix @ plane @ sheet, size, borderValue=(120,))
+    small = cv2.resize(image, (lens.width_px, lens.height_px), interpolation=cv2.INTER_AREA)
+    return cv2.GaussianBlur(small, (0, 0), 0.6).astype(np.uint8)
+
+
+def test_a_board_names_the_moved_camera_by_its_pictures(tmp_path: Path, play: Callable[[list[FrameSet]], None]) -> None:
+    scene_cell().save(tmp_path / "cell.json")
+    cell, board = Cell.load(tmp_path / "cell.json"), Board.parse("charuco:7x5:30mm")
+    T_cell_board = RigidTransform.from_rotation_vector(
+        "cell", "board", np.array([np.pi, 0, 0]), np.array([-0.1, 0.07, 0])
+    )
+    for shift_m, moved in ((0.0, ()), (4e-3, ("1003",))):
+        truth = bumped(cell, "1003", shift_m)
+        pictured = []
+        for one in recorded([[FLOOR]], cell, truth):
+            shots = {
+                serial: replace(
+                    frame,
+                    infrared=InfraredImage(
+                        photographed(board, T_cell_board, truth.camera(serial)), cell.camera(serial).depth, 1, 1
+                    ),
+                )
+                for serial, frame in one.frames.items()
+            }
+            pictured.append(replace(one, frames=shots))
+        play(pictured)
+        result = run_drift(DriftPlan(tmp_path / "cell.json", tmp_path, artefact=f"board:{board.spec}"))
+        assert result.check.moved == moved, result.check.in_words
+        assert len(result.check.shifts) == 3
 
 
 def test_a_board_needs_pictures_and_two_cameras(
