@@ -4,8 +4,9 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+CALIB_BENCHMARKS := $(wildcard benchmarks/calib_*.py) benchmarks/depth_bias.py benchmarks/detect_board.py
 
-.PHONY: demo test test-slow lint format bench lock clean setup
+.PHONY: demo test test-slow lint format bench bench-calib lock clean setup
 .DEFAULT_GOAL := help
 
 help:  ## Say what each target does
@@ -41,6 +42,13 @@ format: $(READY)  ## Put the code into the house's shape
 bench: $(READY)  ## Measure every claim beside its peer; writes benchmarks/results/
 	@for script in $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py)); do \
 		echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# The peer comes from Debian and is asked by its own Python; nothing else here needs it.
+bench-calib: $(READY)  ## Measure the calibration beside mrcal (installed by apt) and the truth; some minutes
+	@command -v mrcal-calibrate-cameras >/dev/null || \
+		(apt-get update -qq && apt-get install -y -qq --no-install-recommends mrcal python3-mrcal >/dev/null) || \
+		echo "mrcal could not be installed (Debian and root needed): its column stays empty"
+	@for script in $(CALIB_BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lock:  ## Resolve the exact versions anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev \

@@ -66,7 +66,7 @@ def on_chip_health(
     device = (source or ConnectedDevices()).find(serial)
     if device is None:
         raise DepthcellError(
-            f"--on-chip {serial}: no such camera is connected; see depthcell cameras", Reason.DEVICE_MISSING
+            f"--on-chip {serial}: no such camera is connected; see depthcell devices", Reason.DEVICE_MISSING
         )
     handle: Any = device
     if not handle.is_auto_calibrated_device():

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import shutil
 import signal
 import sys
@@ -330,8 +329,3 @@ def _run_text(plan: CalibrationPlan, settings: CalibrationSettings, cell: Calibr
             f"frames_per_place = {plan.frames if is_board else plan.artefact_frames}",
         ]
     return "\n".join(head) + "\n"
-
-
-def default_jobs() -> int:
-    """One process for each core that this process may use."""
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -3,13 +3,16 @@
 import json
 import os
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from depthcell import __version__
 from depthcell.acquisition import commands as acquisition
+from depthcell.calib import commands as calibration
 from depthcell.errors import DepthcellError
 from depthcell.fusion import commands as fusion
 from depthcell.inspect import commands as inspection
@@ -17,6 +20,17 @@ from depthcell.models import commands as models
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+
+
+class CalibrateGroup(TyperGroup):
+    """`depthcell calibrate FOLDER` is `depthcell calibrate cell FOLDER`: what people come for needs no word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the word in where no other verb stands."""
+        is_help = any(word in ctx.help_option_names for word in args[:1])
+        if args and not is_help and args[0] not in self.commands:
+            args = [calibration.cell.__name__, *args]
+        return list(super().parse_args(ctx, args))
 
 
 app = typer.Typer(
@@ -31,14 +45,41 @@ VERBS = (
     acquisition.devices,
     acquisition.record,
     inspection.simulate,
+    calibration.plan,
+    inspection.verify,
     fusion.fuse,
     models.evaluate,
     inspection.inspect,
     inspection.listen,
     inspection.demo,
 )
-for verb in VERBS:
-    app.command()(verb)
+CALIBRATE = (
+    calibration.cell,
+    calibration.board,
+    calibration.guide,
+    calibration.handeye,
+    calibration.seal,
+    calibration.trust,
+    calibration.check,
+)
+STUDY = (calibration.type1, calibration.grr, calibration.capability)
+CALLS: Mapping[tuple[str, ...], Callable[..., None]] = {
+    **{(verb.__name__,): verb for verb in VERBS},
+    **{("calibrate", verb.__name__): verb for verb in CALIBRATE},
+    **{("study", verb.__name__): verb for verb in STUDY},
+}
+"""Words of a call -> the function that does it."""
+GROUPS = {
+    "calibrate": typer.Typer(
+        cls=CalibrateGroup,
+        help="Calibrate a cell: depthcell calibrate FOLDER --board SPEC; and what belongs to it.",
+    ),
+    "study": typer.Typer(help="Study a gauge: type 1, repeatability and reproducibility, capability."),
+}
+for group_name, group in GROUPS.items():
+    app.add_typer(group, name=group_name, no_args_is_help=True, context_settings=app.info.context_settings)
+for call_words, function in CALLS.items():
+    (app if len(call_words) == 1 else GROUPS[call_words[0]]).command()(function)
 
 
 def _print_version(wanted: bool) -> None:
@@ -80,9 +121,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except DepthcellError as error:
         code = _refuse(str(error), error.reason.value, words)
     except TyperException as error:
-        of_verb = f"{words[0]} " if words[0] in {verb.__name__ for verb in VERBS} else ""
-        code = _refuse(f"{error.format_message().rstrip('.')}; see depthcell {of_verb}--help", "usage", words)
+        known = next((words[:count] for count in (2, 1) if _is_call(tuple(words[:count]))), [])
+        call = " ".join(["depthcell", *known, "--help"])
+        code = _refuse(f"{error.format_message().rstrip('.')}; see {call}", "usage", words)
     sys.exit(code or 0)
+
+
+def _is_call(words: tuple[str, ...]) -> bool:
+    return words in CALLS or (len(words) == 1 and words[0] in GROUPS)
 
 
 def _refuse(message: str, reason: str, words: list[str]) -> int:

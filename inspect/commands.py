@@ -54,6 +54,46 @@ def inspect(  # noqa: PLR0913, PLR0917 - one parameter for each option of the ve
     notes.print(f"results: {result.report or result.folder}", markup=False)
 
 
+def verify(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb
+    source: Annotated[Path | None, typer.Argument(help="Folder of recordings of the artefact.")] = None,
+    cell: Annotated[Path, typer.Option(help="Cell file.")] = Path("cell.json"),
+    artefact: Annotated[
+        str | None, typer.Option(help="Such as sphere:50mm; SOURCE/artefact.toml if not given.")
+    ] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="Such as PS=0.1mm; the cell's own statement where none is given.")
+    ] = None,
+    drift: Annotated[bool, typer.Option("--drift", help="The one-minute check: do the cameras still agree?")] = False,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="With --drift: record what later ones compare.")
+    ] = False,
+    on_chip: Annotated[str | None, typer.Option(help="Serial number: ask that camera for its own health.")] = None,
+    valid_days: Annotated[float | None, typer.Option(min=0, help="How long the check holds.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for results; one among the recordings if none.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave the cell's health file as it is.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Test a calibrated cell: on a certified artefact, for drift, or by a camera's own health.
+
+    Leaves with exit code 1 if the cell does not pass; no part is OK on it from then on.
+
+    Example: depthcell verify --cell cell.json runs/cal/plate
+
+    Example: depthcell verify --cell cell.json --drift runs/monday/sphere --artefact sphere:25mm
+    """
+    from depthcell.inspect import verify_run
+
+    asked = verify_run.Asked(cell, source, artefact, tuple(limit or ()), valid_days, out, not dry_run, as_json)
+    if on_chip is not None:
+        passed = verify_run.verify_on_chip(asked, on_chip)
+    elif drift or reference:
+        passed = verify_run.verify_drift(asked, reference)
+    else:
+        passed = verify_run.verify_artefact(asked)
+    if not passed:
+        raise typer.Exit(1)
+
+
 def listen(
     connect: Annotated[str, typer.Option(help="Where verdicts are published.")] = "tcp://127.0.0.1:5556",
     count: Annotated[int | None, typer.Option(min=1, help="Stop after so many verdicts, lost ones included.")] = None,
@@ -147,6 +187,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
 
     from depthcell.acquisition.simulator.station import StationPlan
     from depthcell.inspect import simulated_station as station
+    from depthcell.processes import default_jobs
 
     if calibration:
         from depthcell.acquisition.simulator.calibrationcell import CalibrationPlan
@@ -155,7 +196,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
         places = simulated_run.DEFAULT_PLACES if parts is None else parts
         shots = simulated_run.DEFAULT_FRAMES if frames is None else frames
         asked = CalibrationPlan(camera_model, cameras, seed, places, shots, depth_units_mm=depth_units_mm)
-        run = simulated_run.CalibrationSettings(board, jobs=jobs or simulated_run.default_jobs())
+        run = simulated_run.CalibrationSettings(board, jobs=jobs or default_jobs())
         simulated_run.run_calibration(asked, run, out, force=force, as_json=as_json)
         return
     plan = StationPlan(
@@ -169,9 +210,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
         defect_kinds=station.parse_kinds(defects),
         depth_units_mm=depth_units_mm,
     )
-    settings = station.RunSettings(
-        parts=12 if parts is None else parts, golden=golden, jobs=jobs or station.default_jobs()
-    )
+    settings = station.RunSettings(parts=12 if parts is None else parts, golden=golden, jobs=jobs or default_jobs())
     station.check_plan(plan)
     station.make_room(out, force=force)
     station.check_space(plan, settings, out)

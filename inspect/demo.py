@@ -25,12 +25,12 @@ from depthcell.inspect.simulated_station import (
     RUN_FILE,
     RunSettings,
     check_space,
-    default_jobs,
     make_room,
     simulate_station,
 )
 from depthcell.inspect.verdict import Verdict, from_json
 from depthcell.inspect.wire import Endpoint
+from depthcell.processes import default_jobs
 
 CONTROLLER_START_S = 30.0
 CONTROLLER_END_S = 10.0

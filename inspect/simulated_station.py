@@ -1,7 +1,6 @@
 """A simulated cell as a folder that the other verbs take: recordings, cell, recipe, reference, golden parts, truth."""
 
 import multiprocessing
-import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -208,8 +207,3 @@ def check_plan(plan: StationPlan) -> None:
 def _effective_configuration(plan: StationPlan, settings: RunSettings) -> str:
     content = {"plan": asdict(plan), "settings": asdict(settings)}
     return msgspec.json.format(msgspec.json.encode(content), indent=2).decode() + "\n"
-
-
-def default_jobs() -> int:
-    """One process for each core that this process may use."""
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -27,7 +27,7 @@ from depthcell.inspect.wire import Endpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 MakeVerdict = Callable[..., Verdict]
-NAMES = sorted(verb.__name__ for verb in cli.VERBS)
+NAMES = sorted({words[0] for words in cli.CALLS})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +65,41 @@ def test_help_lists_every_verb_with_what_it_does(call: Callable[..., Said]) -> N
     assert call().out == said.out  # no words at all: the same
 
 
-@pytest.mark.parametrize("verb", cli.VERBS, ids=lambda verb: verb.__name__)
-def test_each_verb_shows_an_example_whose_options_exist(verb: Callable[..., None], call: Callable[..., Said]) -> None:
-    examples = re.findall(r"^ *Example: depthcell (.+)$", verb.__doc__ or "", flags=re.MULTILINE)
-    assert examples, f"{verb.__name__}: no example in its help"
+@pytest.mark.parametrize("known", cli.CALLS, ids=" ".join)
+def test_each_verb_shows_an_example_whose_options_exist(known: tuple[str, ...], call: Callable[..., Said]) -> None:
+    examples = re.findall(r"^ *Example: depthcell (.+)$", cli.CALLS[known].__doc__ or "", flags=re.MULTILINE)
+    assert examples, f"{known}: no example in its help"
     for example in examples:
         words = shlex.split(example)
-        assert words[0] == verb.__name__
+        # The cell is what people calibrate without saying so.
+        assert tuple(words[: len(known)]) == known or known == ("calibrate", "cell")
         assert call(*words, "--help").code == 0
+
+
+@pytest.mark.parametrize("group", cli.GROUPS)
+def test_a_group_lists_its_verbs(group: str, call: Callable[..., Said]) -> None:
+    said = call(group, "--help")
+    assert said.code == 0
+    for words in cli.CALLS:
+        if words[0] == group:
+            assert re.search(rf"^  {words[1]} +\S", said.out, flags=re.MULTILINE), words
+
+
+@pytest.mark.parametrize(
+    ("words", "help_of"),
+    [
+        (("calibrate", "runs/x"), "calibrate"),
+        (("calibrate", "board"), "calibrate board"),
+        (("study", "grr"), "study grr"),
+        (("study", "unknown"), "study"),
+    ],
+)
+def test_a_wrong_call_names_the_help_of_what_was_meant(
+    words: tuple[str, ...], help_of: str, call: Callable[..., Said]
+) -> None:
+    said = call(*words)
+    assert said.code == 2
+    assert said.err.endswith(f"see depthcell {help_of} --help\n")
 
 
 def test_version(call: Callable[..., Said]) -> None:
