@@ -293,7 +293,11 @@ def compare(
 def main() -> None:
     """As recorded, then with the board's motion taken out."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("/work/shared/data/charuco_multicam/charuco_calibration"))
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path(__file__).parents[1] / ".." / "shared" / "data" / "charuco_multicam" / "charuco_calibration",
+    )
     data = parser.parse_args().data
     lenses, poses = shipped(data / "camera_array.toml")
     views, seconds = read_views(data / "calibration" / "extrinsic")

@@ -281,7 +281,9 @@ def stereo(report: Report, views: Sequence[BoardView], corners: str) -> None:
 def main() -> None:
     """Both sets of corners, each side in the same run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("/work/shared/data/calib_opencv"))
+    parser.add_argument(
+        "--data", type=Path, default=Path(__file__).parents[1] / ".." / "shared" / "data" / "calib_opencv"
+    )
     data = parser.parse_args().data
     if shutil.which("mrcal-calibrate-cameras") is None:
         raise SystemExit("mrcal is not installed: apt-get install mrcal, or `make bench-calib`")

@@ -170,7 +170,7 @@ def compare(report: Report, spec: str, blur_px: float) -> None:
 
 def real_pairs(report: Report) -> None:
     """OpenCV's 13 left images: the residual of a 5-parameter calibration on each detector's corners."""
-    folder = Path("/work/shared/data/calib_opencv")
+    folder = Path(__file__).parents[1] / ".." / "shared" / "data" / "calib_opencv"
     if not folder.is_dir():
         print("calib_opencv is absent: real images are left out")
         return

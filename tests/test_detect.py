@@ -19,7 +19,7 @@ from depthcell.errors import DepthcellError
 
 PINHOLE = Intrinsics(480, 320, 330.0, 330.0, 239.5, 159.5)
 LENS = Intrinsics(480, 320, 330.0, 330.0, 239.5, 159.5, Distortion.BROWN_CONRADY, (-0.25, 0.06, 1e-3, -5e-4, 0.0))
-SHARED = Path("/work/shared/data")
+SHARED = Path(__file__).parents[1] / ".." / "shared" / "data"
 SPECS = (
     "charuco:7x5:30mm",
     "charuco:7x6:25mm:legacy:inverted",
