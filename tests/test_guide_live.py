@@ -1,5 +1,6 @@
 """Guidance while recording, before software cameras: what is said, what counts, and what lies on disk afterwards."""
 
+import itertools
 import json
 import os
 import shutil
@@ -7,10 +8,11 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from boardstage import BOARD, LENS, SIZE, Stage, place
+from boardstage import BOARD, LENS, SIZE, T_A_CAMERA, Stage, place
 from PIL import Image
 
 from depthcell.acquisition import devicesource
@@ -24,10 +26,12 @@ from depthcell.calib import guide_live
 from depthcell.calib.board_recordings import board_recordings
 from depthcell.calib.board_views import views_of
 from depthcell.calib.board_watch import SAMPLE, SAMPLE_APART_NS, BoardWatch, sample_of
+from depthcell.calib.calibrate_run import CalibrationPlan, calibrate, centred_on
 from depthcell.calib.factory import NOISE
 from depthcell.calib.guidance import GuidanceSettings
 from depthcell.calib.guidance_information import Advice
 from depthcell.calib.guide_live import LiveGuide, Person, board_cameras, on_terminal
+from depthcell.calib.guide_run import advise_on
 from depthcell.calib.observation import observe
 from depthcell.cli import main
 from depthcell.errors import DepthcellError, Reason
@@ -388,3 +392,41 @@ def test_the_verb_hands_over_what_was_asked(
     out, err = capsys.readouterr()
     assert json.loads(out)["enough"] is True
     assert "Enough." in err
+
+
+# --- someone who does as they are told ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_following_the_advice_ends_by_itself_with_a_cell_that_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the fifth place on the board is held where the sentence says; then the recordings are calibrated from."""
+    stage, advised, held = Stage(), list[Advice](), list[RigidTransform]()
+    T_A_cell = place(0) @ centred_on(BOARD).inverse()
+
+    def remembered(*asked_for: Any) -> Advice:
+        advised.append(advise_on(*asked_for))
+        return advised[-1]
+
+    def hold() -> None:
+        held.append(place(len(held)))
+        if advised:
+            pose = advised[-1].T_cell_board
+            held[-1] = T_A_cell @ replace(pose, source="board")
+        stage.hold(held[-1])
+
+    monkeypatch.setattr(guide_live, "advise_on", remembered)
+    last = played(stage, replace(asked(tmp_path), guidance=None), Script([hold] * 25))
+    assert last.advice is not None
+    assert last.advice.enough
+    assert len(held) < 20
+    for before, after in itertools.pairwise(advised):
+        assert after.now_mm < 1.02 * before.now_mm
+    assert advised[-1].now_mm < 0.4 * advised[0].now_mm
+    found = calibrate(CalibrationPlan(tmp_path, (BOARD,), "live"))
+    for serial, camera in found.cell.cameras.items():
+        u_px = np.sqrt(camera.covariance[6, 6])
+        assert abs(camera.depth.fx_px - LENS.fx_px) < 4 * u_px < 1.0, serial
+    T_A_B = found.cell.cameras["A"].T_cell_depth.inverse() @ found.cell.cameras["B"].T_cell_depth
+    assert np.linalg.norm(T_A_B.translation_m - T_A_CAMERA["B"].translation_m) < 3e-4
