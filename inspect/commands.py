@@ -81,17 +81,22 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter for each option of the ver
 
     Example: depthcell verify --cell cell.json --drift runs/monday/sphere --artefact sphere:25mm
     """
-    from depthcell.inspect import verify_run
+    from depthcell.calib.health import VALID_DAYS
+    from depthcell.errors import DepthcellError
+    from depthcell.inspect.drift_run import DriftPlan
+    from depthcell.inspect.verification import VerifyPlan
+    from depthcell.inspect.verify_verbs import drift_verb, on_chip_verb, verify_verb
 
-    asked = verify_run.Asked(cell, source, artefact, tuple(limit or ()), valid_days, out, not dry_run, as_json)
+    days = VALID_DAYS if valid_days is None else valid_days
     if on_chip is not None:
-        passed = verify_run.verify_on_chip(asked, on_chip)
-    elif drift or reference:
-        passed = verify_run.verify_drift(asked, reference)
-    else:
-        passed = verify_run.verify_artefact(asked)
-    if not passed:
-        raise typer.Exit(1)
+        raise typer.Exit(on_chip_verb(cell, on_chip, valid_days=days, json_wanted=as_json))
+    if source is None:
+        raise DepthcellError("verify: name the folder of recordings of the artefact, such as runs/cal/plate")
+    if drift or reference:
+        checked = DriftPlan(cell, source, artefact, reference, days, not dry_run)
+        raise typer.Exit(drift_verb(checked, json_wanted=as_json))
+    tested = VerifyPlan(cell, source, artefact, tuple(limit or ()), out, days, not dry_run)
+    raise typer.Exit(verify_verb(tested, json_wanted=as_json))
 
 
 def listen(
