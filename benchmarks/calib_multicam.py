@@ -86,8 +86,10 @@ def shipped(path: Path) -> tuple[dict[str, Intrinsics], dict[str, RigidTransform
     lenses, poses = {}, {}
     for name, camera in tomllib.loads(path.read_text(encoding="utf-8"))["cameras"].items():
         stream, matrix = f"color:{name}", np.array(camera["matrix"])
+        width_px, height_px = camera["size"]
         lenses[stream] = Intrinsics(
-            *camera["size"],
+            width_px,
+            height_px,
             float(matrix[0, 0]),
             float(matrix[1, 1]),
             float(matrix[0, 2]),
@@ -184,7 +186,9 @@ def fit_of_array_px(
         lens = lenses[first.stream]
         points = BOARD.points_board[first.ids]
         _, turn, shift = cv2.solvePnP(points, first.pixels, lens.matrix, np.array(lens.coefficients))
-        pose = RigidTransform.from_rotation_vector(first.stream, "board", np.ravel(turn), np.ravel(shift))
+        pose = RigidTransform.from_rotation_vector(
+            first.stream, "board", turn.astype(np.float64).ravel(), shift.astype(np.float64).ravel()
+        )
         near = T_camera_world[first.stream].inverse() @ pose
 
         def residuals(

@@ -126,6 +126,11 @@ def as_model(lens: Intrinsics, model: Distortion) -> Intrinsics:
     return Intrinsics(*SIZE_PX, *focal_center, model, (*lens.coefficients, *([0.0] * more)))
 
 
+def _lens(values: Sequence[float], model: Distortion) -> Intrinsics:
+    fx_px, fy_px, cx_px, cy_px = values[:4]
+    return Intrinsics(*SIZE_PX, fx_px, fy_px, cx_px, cy_px, model, tuple(values[4:]))
+
+
 def by_mrcal(views: Sequence[BoardView], name: str) -> Result:
     """`mrcal-calibrate-cameras` on the same corners; its seconds hold the start of its process."""
     sides = sorted({view.stream.removeprefix("color:") for view in views})
@@ -158,10 +163,7 @@ def by_mrcal(views: Sequence[BoardView], name: str) -> Result:
             ["/usr/bin/python3", "-c", READ_MODELS, *models], cwd=place, check=True, capture_output=True, text=True
         ).stdout
     read = json.loads(text)
-    lenses = {
-        side: Intrinsics(*SIZE_PX, *values[:4], MODELS[name], tuple(values[4:]))
-        for side, (values, _, _) in zip(sides, read, strict=True)
-    }
+    lenses = {side: _lens(values, MODELS[name]) for side, (values, _, _) in zip(sides, read, strict=True)}
     right = None
     if len(sides) == 2:
         turn, shift = np.array(read[1][1][:3]), np.array(read[1][1][3:])
@@ -177,7 +179,9 @@ def held_out_px(result: Result, side: str, views: Sequence[BoardView]) -> list[N
         points = shape.points_board(BOARD.points_board[view.ids, :2], result.warp_m, 1.0)
         bent = np.array(lens.coefficients)
         _, turn, shift = cv2.solvePnP(points, view.pixels, lens.matrix, bent)
-        near = RigidTransform.from_rotation_vector("cam", "board", np.ravel(turn), np.ravel(shift))
+        near = RigidTransform.from_rotation_vector(
+            "cam", "board", turn.astype(np.float64).ravel(), shift.astype(np.float64).ravel()
+        )
 
         def residuals(
             twist: NDArray[np.float64],
@@ -261,7 +265,7 @@ def stereo(report: Report, views: Sequence[BoardView], corners: str) -> None:
     peer = by_mrcal(views, "LENSMODEL_OPENCV5")
     if ours.T_left_right is None or peer.T_left_right is None:
         raise SystemExit("stereo: only one camera was solved")
-    mine_mm, theirs_mm = (1e3 * float(np.linalg.norm(r.T_left_right.translation_m)) for r in (ours, peer))
+    mine_mm, theirs_mm = (1e3 * float(np.linalg.norm(T.translation_m)) for T in (ours.T_left_right, peer.T_left_right))
     report.add(
         f"both cameras, 13 pairs, corners by {corners}",
         timing_of([ours.seconds]),

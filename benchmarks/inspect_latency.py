@@ -22,7 +22,8 @@ from depthcell.calib.cell import Cell
 from depthcell.inspect.inspection import Identity, Inspection, Inspector
 from depthcell.inspect.pictures import view_pictures
 from depthcell.inspect.recipe import Recipe
-from depthcell.inspect.simulated_station import RunSettings, default_jobs, simulate_station
+from depthcell.inspect.simulated_station import RunSettings, simulate_station
+from depthcell.processes import default_jobs
 
 GOAL = Goal(seconds=0.150)
 

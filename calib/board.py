@@ -229,7 +229,7 @@ class Board:
         """The board as printed, with its white margin; see `board_picture.board_picture`."""
         from depthcell.calib.board_picture import board_picture  # noqa: PLC0415 - that module needs this one
 
-        return board_picture(self, pixels_per_m)
+        return board_picture(self, pixels_per_m)  # pyright: ignore[reportArgumentType] - the linked folder has two names
 
     def marker_corners(self) -> NDArray[np.float64]:
         """Corners of every marker as printed, from the top left clockwise: (markers, 4, 2) float64 m, frame "board"."""

@@ -238,7 +238,7 @@ class Cell:
         """The cell as the text of a cell file: sorted and indented, the same bytes for the same cell."""
         from depthcell.calib.cellfile import cell_to_json  # noqa: PLC0415 - the file knows the cell, not the reverse
 
-        return cell_to_json(self)
+        return cell_to_json(self)  # pyright: ignore[reportArgumentType] - it sees the linked folder by two names
 
     @property
     def sha256(self) -> str:
@@ -249,7 +249,7 @@ class Cell:
         """Write the cell file, whole or not at all."""
         from depthcell.calib.cellfile import save_cell  # noqa: PLC0415 - as above
 
-        save_cell(self, path)
+        save_cell(self, path)  # pyright: ignore[reportArgumentType] - it sees the linked folder by two names
 
     @classmethod
     def load(cls, path: Path) -> "Cell":
@@ -260,7 +260,7 @@ class Cell:
         """
         from depthcell.calib.cellfile import load_cell  # noqa: PLC0415 - as above
 
-        return load_cell(path)
+        return load_cell(path)  # pyright: ignore[reportReturnType] - as above
 
 
 def _check_covariance(what: str, covariance: NDArray[np.float64], size: int) -> None:
