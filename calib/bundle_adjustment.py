@@ -92,7 +92,7 @@ class Adjustment:
                 sigma = np.array([prior.scale_u, prior.offset_u_px, prior.curvature_u_px, *waves])
                 priors.append(_prior(key, np.eye(len(value))[0], sigma))
             elif key[0] == "lens" and len(value) > 4 and key not in self.fixed:
-                sigma = self.settings.lens_u / _corner_effects(self.problem.streams[str(key[1])])
+                sigma = self.settings.lens_u / corner_effects(self.problem.streams[str(key[1])])
                 matrix = np.concatenate((np.zeros((len(sigma), 4)), np.diag(1 / sigma)), axis=1)
                 priors.append(PriorBlock((key,), matrix, np.zeros(len(sigma))))
         scales = [key for key in self.values if key[0] == "scale"]
@@ -280,7 +280,7 @@ def _scale_prior(keys: list[Key], u: float) -> PriorBlock:
     return PriorBlock(tuple(keys), np.concatenate((mean, own)) / u, np.array([1 / u] + [0.0] * count))
 
 
-def _corner_effects(intrinsics: Intrinsics) -> NDArray[np.float64]:
+def corner_effects(intrinsics: Intrinsics) -> NDArray[np.float64]:
     """(C,): relative shift in the image's farthest corner per unit of each distortion coefficient."""
     corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * (intrinsics.width_px - 1, intrinsics.height_px - 1)
     ideal = (corners - (intrinsics.cx_px, intrinsics.cy_px)) / (intrinsics.fx_px, intrinsics.fy_px)

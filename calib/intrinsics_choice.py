@@ -1,20 +1,31 @@
-"""Which lens model a stream gets: the simplest that predicts views it has not seen as well as the best one does."""
+"""Which lens model a stream gets: the one that predicts unseen views best, and none poorer than can be determined."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.intrinsics import Distortion, Intrinsics
-from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.board import Board
 from depthcell.calib.boardview import BoardView
-from depthcell.calib.rig_lens import MODELS, FittedLens, fit_lens, is_invertible, without_outliers
+from depthcell.calib.lens import lens_vector
+from depthcell.calib.rig_candidate import CandidateFit, StreamSight, as_model, fit_candidate, judge_lens
+from depthcell.calib.rig_lens import MODELS, fit_lens, is_invertible, without_outliers
 from depthcell.errors import DepthcellError
 
 FACTORY = "factory"
+REFERENCE = Distortion.BROWN_CONRADY
+"""The model with which the rig is adjusted before the choice, unless the lens is strange to it."""
+OPEN = 0.1
+"""A coefficient is determined by the views where its uncertainty is below this share of what it was before them."""
+KEPT_EXCESS = 1.88
+"""Factory intrinsics are contradicted beyond this: 95 % of chi-squared with 9 degrees of freedom, over 9. It is wider
+than for a model fitted, since what is kept gets the contradiction added to its uncertainty (`rig_kept.py`)."""
+BEYOND_DOUBT, CLEARLY = 3.0, 1.1
+"""A model that the views leave open is better beyond doubt by so many standard errors and by this ratio of RMS."""
+STRANGE = 1.3
+"""The reference model cannot describe a lens whose residuals it leaves this much larger than the richest model does."""
 FREE = {
     Distortion.NONE: 4,
     Distortion.BROWN_CONRADY: 9,
@@ -32,28 +43,34 @@ class LensScore:
         parameters: how many were fitted.
         fit_rms_px: RMS residual of one coordinate where it was fitted; says nothing about which is better.
         held_out_rms_px: RMS on views that took no part in the fit, each board's pose refitted, per degree of freedom.
-        worse_px2: mean square on held-out views above the best candidate's.
-        worse_u_px2: standard error of that difference, from view to view.
-        usable: False where the lens cannot be inverted all over the image.
+        worse: mean over held-out views of the logarithm of the view's mean square over the best candidate's.
+        worse_u: standard error of that mean, from view to view.
+        excess: chi-squared per parameter by which the rig's adjustment contradicts the values that this candidate gives
+            to parameters of the adjusted lens without fitting them; 1 is what noise alone makes; 0 where there are
+            none.
+        openness: largest uncertainty of a coefficient over what it was before any view.
+        usable: whether the lens can be inverted all over the image.
     """
 
     name: str
     parameters: int
     fit_rms_px: float
     held_out_rms_px: float
-    worse_px2: float
-    worse_u_px2: float
+    worse: float
+    worse_u: float
+    excess: float
+    openness: float
     usable: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LensChoice:
-    """The lens a stream starts from, and why.
+    """The lens a stream gets, and why.
 
     Attributes:
         stream: whose.
         intrinsics: the candidate chosen, fitted to all views; where `is_factory`, the device's own.
-        is_factory: whether the device's own intrinsics predict best, so that they are kept.
+        is_factory: whether the device's own intrinsics are as good, so that they are kept.
         table: all candidates.
         views: how many took part.
     """
@@ -69,129 +86,117 @@ class LensChoice:
         """The choice in words."""
         name = FACTORY if self.is_factory else self.intrinsics.distortion.value
         score = next(row for row in self.table if row.name == name)
-        others = ", ".join(f"{row.name} {row.held_out_rms_px:.3f}" for row in self.table if row.name != name)
-        return f"{self.stream}: {name}, held-out RMS {score.held_out_rms_px:.3f} px over {self.views} views ({others})"
+        others = ", ".join(f"{row.name} {row.held_out_rms_px:.4f}" for row in self.table if row.name != name)
+        return f"{self.stream}: {name}, held-out RMS {score.held_out_rms_px:.4f} px over {self.views} views ({others})"
 
 
-def choose_intrinsics(
-    views: Sequence[BoardView],
-    boards: Sequence[Board],
-    start: Intrinsics,
-    factory: Intrinsics | None = None,
-    folds: int = 5,
-) -> LensChoice:
-    """Choose among pinhole and OpenCV's models with 5, 8 and 12 coefficients by cross-validation over views.
+def choose_intrinsics(sight: StreamSight, factory: Intrinsics | None = None, folds: int = 5) -> LensChoice:
+    """Choose among pinhole and OpenCV's models with 5, 8 and 12 coefficients, and the device's own intrinsics.
 
     The views, in order of instant, go round robin into `folds`. Each model is fitted without one fold and judged on it:
-    only the board's pose is refitted there, so that a view of N features leaves 2 N - 6 degrees of freedom. Of all
-    models whose mean square on held-out views exceeds the least by no more than one standard error, the simplest is
-    taken (Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 7.10); the error is that of the
-    difference between the two, view by view, since a bad view is bad for every model.
+    only the board's pose is refitted there, so that a view of N features leaves 2 N - 6 degrees of freedom.
 
-    A rational lens that folds over in the image is fitted again without k5 and k6, as is each of its folds.
-
-    The device's own intrinsics were fitted to none of these views. They are kept where they predict as well as the
-    best model does.
+    Parameters that are not needed are paid for by the covariance; parameters that are missing by nobody, and a test
+    that finds them not needed errs just where they matter as much as noise. Therefore the model with the least held-out
+    error is taken among those that have all parameters of `REFERENCE`; a poorer one only where the views leave
+    `REFERENCE` open or it folds over in the image, and among those one that the adjustment of the whole rig does not
+    contradict, if there is one. A model whose coefficients the views leave open is taken only where all others are
+    worse beyond doubt; one that folds over never. The device's own intrinsics are kept where the adjustment does not
+    contradict them and they predict as well as the model chosen.
 
     Args:
-        views: of one stream.
-        boards: board number -> board.
-        start: where fits start.
-        factory: the device's own intrinsics.
+        sight: of one stream, from an adjustment that started with `rough_lens`.
+        factory: the device's own intrinsics, fitted to none of these views.
         folds: into how many parts the views go.
 
     Raises:
         DepthcellError: too few views, or no model fits them.
     """
-    stream = views[0].stream if views else "stream"
-    if len(views) < folds + 2:
+    views = len(sight.views)
+    if views < folds + 2:
         raise DepthcellError(
-            f"{stream}: {len(views)} views are too few to choose a lens model; "
+            f"{sight.stream}: {views} views are too few to choose a lens model; "
             f"show the board at {folds + 2} places or more"
         )
-    views = sorted(views, key=lambda view: view.place[::-1])
-    rough = fit_lens(views, boards, start, Distortion.BROWN_CONRADY)
-    kept = without_outliers(views, rough)
-    fits: dict[str, FittedLens] = {}
-    squares: dict[str, NDArray[np.float64]] = {}
-    usable: dict[str, bool] = {}
-    for model in MODELS:
-        fit = fit_lens(kept, boards, rough.intrinsics, model)
-        tame = model.coefficient_count >= 8 and not is_invertible(fit.intrinsics)
-        if tame:
-            fit = fit_lens(kept, boards, rough.intrinsics, model, tame)
-        fits[model.value], usable[model.value] = fit, is_invertible(fit.intrinsics)
-        squares[model.value] = _held_out(kept, boards, fit, (folds, tame))
+    fits = {model.value: fit_candidate(sight, model, folds) for model in MODELS}
     if factory is not None:
-        poses = fits[Distortion.BROWN_CONRADY.value].poses
-        residuals = [residuals_px(v, boards[v.board], factory, p) for v, p in zip(kept, poses, strict=True)]
-        fits[FACTORY] = FittedLens(factory, poses, tuple(residuals), 0.0)
-        squares[FACTORY] = np.array([mean_square_px2(part) for part in residuals])
-        usable[FACTORY] = True
-    table = _table(fits, squares, usable)
-    fitted = [row for row in table if row.usable and row.name != FACTORY]
-    if not fitted:
-        raise DepthcellError(f"{stream}: every lens fitted folds over in the image; show the board in its corners too")
-    chosen = next(row for row in fitted if row.worse_px2 <= row.worse_u_px2)
+        fits[FACTORY] = judge_lens(sight, factory)
+    table = _table(sight, fits)
+    chosen = best_of(table)
+    if chosen is None:
+        raise DepthcellError(
+            f"{sight.stream}: every lens fitted folds over in the image; show the board in its corners too"
+        )
     own = next((row for row in table if row.name == FACTORY), None)
-    is_factory = own is not None and own.held_out_rms_px <= min(row.held_out_rms_px for row in fitted)
-    name = FACTORY if is_factory else chosen.name
-    return LensChoice(stream, fits[name].intrinsics, is_factory, table, len(kept))
-
-
-def _held_out(
-    views: Sequence[BoardView], boards: Sequence[Board], fit: FittedLens, how: tuple[int, bool]
-) -> NDArray[np.float64]:
-    """Mean square residual of each view (n,) in px² under the lens fitted without its fold."""
-    folds, tame = how
-    squares = np.full(len(views), np.inf)
-    for fold in range(folds):
-        seen = [view for number, view in enumerate(views) if number % folds != fold]
-        lens = fit_lens(seen, boards, fit.intrinsics, fit.intrinsics.distortion, tame).intrinsics
-        for number in range(fold, len(views), folds):
-            view = views[number]
-            squares[number] = mean_square_px2(residuals_px(view, boards[view.board], lens, fit.poses[number]))
-    return squares
-
-
-def residuals_px(view: BoardView, board: Board, lens: Intrinsics, near: RigidTransform) -> NDArray[np.float64]:
-    """Seen minus projected, (N, 2), with the board where it fits best under this lens, near the pose given."""
-    points = board.points_board[view.ids]
-    bent = np.array(lens.coefficients)
-    turn, shift = cv2.solvePnPRefineLM(
-        points,
-        view.pixels,
-        lens.matrix,
-        bent,
-        near.rotation_vector_rad[:, None],
-        near.translation_m[:, None].copy(),
-        (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 20, 1e-10),
+    is_factory = (
+        own is not None and own.excess <= KEPT_EXCESS and own.held_out_rms_px <= chosen.held_out_rms_px * (1 + 1e-9)
     )
-    projected, _ = cv2.projectPoints(points, turn, shift, lens.matrix, bent)
-    return np.asarray(view.pixels - projected[:, 0])
+    name = FACTORY if is_factory else chosen.name
+    return LensChoice(sight.stream, fits[name].intrinsics, is_factory, table, views)
 
 
-def mean_square_px2(residuals: NDArray[np.float64]) -> float:
-    """Mean square of residuals (N, 2) px per degree of freedom, six being spent on the board's pose."""
-    return float(np.sum(residuals**2) / (residuals.size - 6))
+def rough_lens(views: Sequence[BoardView], boards: Sequence[Board], start: Intrinsics) -> Intrinsics:
+    """A stream's lens with which to adjust the rig before the choice, boards taken for flat.
+
+    Its model is `REFERENCE`, but the richest where that leaves much smaller residuals: outliers are then no outliers.
+    """
+    fitted = fit_lens(views, boards, start, REFERENCE)
+    poses = {view.place: pose for view, pose in zip(views, fitted.poses, strict=True)}
+    kept = without_outliers(views, fitted)
+    sight = StreamSight(
+        views[0].stream,
+        kept,
+        tuple(boards[view.board].points_board[view.ids] for view in kept),
+        tuple(poses[view.place] for view in kept),
+        fitted.intrinsics,
+        np.zeros((FREE[REFERENCE], FREE[REFERENCE])),
+    )
+    plain, rich = (fit_candidate(sight, model, 2) for model in (REFERENCE, MODELS[-1]))
+    is_strange = plain.rms_px > STRANGE * rich.rms_px and is_invertible(rich.intrinsics)
+    return rich.intrinsics if is_strange else fitted.intrinsics
 
 
-def _table(
-    fits: dict[str, FittedLens], squares: dict[str, NDArray[np.float64]], usable: dict[str, bool]
-) -> tuple[LensScore, ...]:
+def best_of(table: Sequence[LensScore]) -> LensScore | None:
+    """The candidate to take, the factory not among them; None where all fold over. The rule is `choose_intrinsics`'."""
+    fitted = [row for row in table if row.usable and row.name != FACTORY]
+    determined = [row for row in fitted if row.openness <= OPEN]
+    full = [row for row in determined if row.parameters >= FREE[REFERENCE]]
+    sound = full or [row for row in determined if row.excess <= 1] or determined
+    best = min(sound, key=lambda row: row.held_out_rms_px, default=None)
+    least = min(fitted, key=lambda row: row.held_out_rms_px, default=None)
+    if best is None or least is None:
+        return least
+    beyond_doubt = best.worse > BEYOND_DOUBT * best.worse_u
+    return least if beyond_doubt and best.held_out_rms_px > CLEARLY * least.held_out_rms_px else best
+
+
+def _excess(sight: StreamSight, lens: Intrinsics, name: str) -> float:
+    """Chi-squared per parameter of the adjusted lens that the candidate does not fit."""
+    model, fitted = sight.lens.distortion, 0 if name == FACTORY else FREE[lens.distortion]
+    if FREE[lens.distortion] > FREE[model]:
+        return 0.0 if fitted else float("inf")  # the adjustment says nothing of the factory's further coefficients
+    off = (lens_vector(sight.lens) - lens_vector(as_model(lens, model)))[fitted:]
+    return float(off @ np.linalg.solve(sight.covariance[fitted:, fitted:], off) / len(off)) if len(off) else 0.0
+
+
+def _table(sight: StreamSight, fits: dict[str, CandidateFit]) -> tuple[LensScore, ...]:
+    usable = {name: is_invertible(fit.intrinsics) for name, fit in fits.items()}
+    squares: dict[str, NDArray[np.float64]] = {name: fit.held_out_px2 for name, fit in fits.items()}
     models = [name for name in fits if usable[name] and name != FACTORY]
     best = min(models, key=lambda name: float(squares[name].mean()), default=None)
     rows = []
     for name, fit in fits.items():
-        worse = squares[name] - (squares[name] if best is None else squares[best])
+        worse = np.log(squares[name] / squares[best or name])
         rows.append(
             LensScore(
                 name=name,
                 parameters=0 if name == FACTORY else FREE[fit.intrinsics.distortion],
                 fit_rms_px=fit.rms_px,
                 held_out_rms_px=float(np.sqrt(squares[name].mean())),
-                worse_px2=float(worse.mean()),
-                worse_u_px2=float(worse.std(ddof=1) / np.sqrt(len(worse))),
+                worse=float(worse.mean()),
+                worse_u=float(worse.std(ddof=1) / np.sqrt(len(worse))),
+                excess=_excess(sight, fit.intrinsics, name),
+                openness=fit.openness,
                 usable=usable[name],
             )
         )

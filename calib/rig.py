@@ -10,9 +10,10 @@ from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.board import Board
 from depthcell.calib.boardview import BoardView, DepthTiles
 from depthcell.calib.bundle import BundleProblem, BundleSettings, BundleSolution, Place, solve_bundle
-from depthcell.calib.intrinsics_choice import LensChoice, choose_intrinsics
+from depthcell.calib.intrinsics_choice import LensChoice, choose_intrinsics, rough_lens
+from depthcell.calib.rig_candidate import sight_of_stream
 from depthcell.calib.rig_evidence import Evidence, EvidenceLimits, require_evidence, weigh_evidence
-from depthcell.calib.rig_kept import with_kept_lenses
+from depthcell.calib.rig_kept import with_choices
 from depthcell.calib.rig_lens import as_supported, start_intrinsics
 from depthcell.calib.rig_split import held_out_instants
 from depthcell.calib.rig_standing import StandingRig
@@ -135,9 +136,9 @@ def solve_rig(
 ) -> RigSolution:
     """Calibrate all streams of all cameras together.
 
-    Views are checked for what is known to go wrong, start values are found, a lens model is chosen for each stream, and
-    everything is adjusted at once without the instants held out; then the rig is searched for what does not fit and
-    judged on what was held out.
+    Views are checked for what is known to go wrong, start values are found, and everything is adjusted at once without
+    the instants held out. With boards as bent as they then are, a lens model is chosen for each stream; where that is
+    another one, the rig is adjusted again. Then it is searched for what does not fit and judged on what was held out.
 
     Raises:
         DepthcellError: too little was seen, the rig can not be tied, something is suspected, or the adjustment fails;
@@ -161,15 +162,13 @@ def solve_rig(
     suspected += _new(suspected, suspect_rig(standing, _coarse(settings.suspicion)))
     refuse_suspected(suspected, settings.tolerated)
 
-    say("choosing lens models", 0.1)
-    choices = _choices(recording, seen, lenses, settings) if settings.choose_lenses else {}
-    chosen = {s: choices[s].intrinsics if s in choices else lenses[s] for s in streams}
-    problem = _problem(recording, start, fitted, chosen, settings)
-    say("adjusting", 0.3)
+    say("adjusting", 0.1)
+    rough = _rough_lenses(recording, seen, lenses, settings) if settings.choose_lenses else lenses
+    problem = _problem(recording, start, fitted, {s: rough[s] for s in streams}, settings)
     solution = solve_bundle(problem, settings.bundle)
-    kept = frozenset(stream for stream, choice in choices.items() if choice.is_factory and settings.hold_factory)
-    if kept:
-        solution, problem = with_kept_lenses(problem, solution, {s: lenses[s] for s in kept}, settings.bundle)
+    say("choosing lens models", 0.4)
+    choices = _choices(recording, problem, solution, lenses, settings) if settings.choose_lenses else {}
+    problem, solution, kept = with_choices(problem, solution, choices, settings.bundle, settings.hold_factory)
     say("searching for what does not fit", 0.6)
     suspected += _new(suspected, suspect_rig(_solved(recording, start, solution), settings.suspicion))
     refuse_suspected(suspected, settings.tolerated)
@@ -214,18 +213,33 @@ def _coarse(limits: SuspicionLimits) -> SuspicionLimits:
     )
 
 
-def _choices(
+def _rough_lenses(
     recording: RigRecording,
     seen: Mapping[str, tuple[BoardView, ...]],
+    lenses: Mapping[str, Intrinsics],
+    settings: SolveSettings,
+) -> dict[str, Intrinsics]:
+    def fitted(stream: str) -> Intrinsics:
+        return rough_lens(seen[stream], recording.boards, lenses[stream])
+
+    with ThreadPoolExecutor(settings.threads) as pool:
+        return dict(zip(seen, pool.map(fitted, seen), strict=True))
+
+
+def _choices(
+    recording: RigRecording,
+    problem: BundleProblem,
+    solution: BundleSolution,
     lenses: Mapping[str, Intrinsics],
     settings: SolveSettings,
 ) -> dict[str, LensChoice]:
     def choose(stream: str) -> LensChoice:
         factory = lenses[stream] if stream in recording.factory else None
-        return choose_intrinsics(seen[stream], recording.boards, lenses[stream], factory, settings.folds)
+        sight = sight_of_stream(solution, recording.boards, problem.views, stream)
+        return choose_intrinsics(sight, factory, settings.folds)
 
     with ThreadPoolExecutor(settings.threads) as pool:
-        return dict(zip(seen, pool.map(choose, seen), strict=True))
+        return dict(zip(solution.streams, pool.map(choose, solution.streams), strict=True))
 
 
 def _problem(

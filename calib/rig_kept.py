@@ -12,7 +12,36 @@ from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.bundle import BundleProblem, BundleSettings, BundleSolution, solve_bundle
 from depthcell.calib.cell import POSE_NAMES, lens_names
 from depthcell.calib.depthcorrection import DepthCorrection
+from depthcell.calib.intrinsics_choice import LensChoice
 from depthcell.calib.lens import lens_vector
+from depthcell.calib.rig_candidate import as_model
+
+
+def with_choices(
+    problem: BundleProblem,
+    solution: BundleSolution,
+    choices: Mapping[str, LensChoice],
+    settings: BundleSettings,
+    hold_factory: bool,
+) -> tuple[BundleProblem, BundleSolution, frozenset[str]]:
+    """Adjust again with the lenses chosen where they are other than those of `solution`, and hold what is kept.
+
+    Returns:
+        The problem, its solution, and the streams whose factory intrinsics are held.
+    """
+    kept = {stream: choice.intrinsics for stream, choice in choices.items() if choice.is_factory and hold_factory}
+    other = {
+        stream: choice.intrinsics
+        for stream, choice in choices.items()
+        if not choice.is_factory and choice.intrinsics.distortion is not solution.streams[stream].distortion
+    }
+    if other:
+        problem = restarted(problem, solution, other)
+        solution = solve_bundle(problem, settings)
+    if kept:
+        as_adjusted = {stream: as_model(lens, solution.streams[stream].distortion) for stream, lens in kept.items()}
+        solution, problem = with_kept_lenses(problem, solution, as_adjusted, settings)
+    return problem, solution, frozenset(kept)
 
 
 def with_kept_lenses(
@@ -30,23 +59,7 @@ def with_kept_lenses(
     Returns:
         The solution, and the problem it is of.
     """
-    held = replace(
-        problem,
-        streams={**free.streams, **kept},
-        T_cell_stream=free.T_cell_stream,
-        T_cell_board=free.T_cell_board,
-        fixed_intrinsics=frozenset(kept),
-        depth=tuple(
-            replace(
-                tiles,
-                disparity_px=tiles.disparity_px * ratio,
-                sigma_px=tiles.sigma_px * ratio,
-            )
-            for tiles in problem.depth
-            for stream in [f"depth:{tiles.serial}"]
-            for ratio in [{**free.streams, **kept}[stream].fx_px / problem.streams[stream].fx_px]
-        ),
-    )
+    held = replace(restarted(problem, free, kept), fixed_intrinsics=frozenset(kept))
     solved = solve_bundle(held, settings)
     away = _away(free, solved, problem)
     return (
@@ -63,6 +76,25 @@ def with_kept_lenses(
             ).reshape(-1, 6, len(away)),
         ),
         held,
+    )
+
+
+def restarted(problem: BundleProblem, solution: BundleSolution, lenses: Mapping[str, Intrinsics]) -> BundleProblem:
+    """The problem, to be solved from its solution on, with other lenses for some streams.
+
+    Disparities are counted anew with the lenses' focal lengths.
+    """
+    streams = {**solution.streams, **lenses}
+    depth = []
+    for tiles in problem.depth:
+        ratio = streams[f"depth:{tiles.serial}"].fx_px / problem.streams[f"depth:{tiles.serial}"].fx_px
+        depth.append(replace(tiles, disparity_px=tiles.disparity_px * ratio, sigma_px=tiles.sigma_px * ratio))
+    return replace(
+        problem,
+        streams=streams,
+        T_cell_stream=solution.T_cell_stream,
+        T_cell_board=solution.T_cell_board,
+        depth=tuple(depth),
     )
 
 

@@ -27,8 +27,6 @@ FLAGS = {
     Distortion.THIN_PRISM: cv2.CALIB_RATIONAL_MODEL | cv2.CALIB_THIN_PRISM_MODEL,
 }
 
-TAME = cv2.CALIB_FIX_K5 | cv2.CALIB_FIX_K6
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedLens:
@@ -52,12 +50,8 @@ class FittedLens:
         return float(np.sqrt(np.mean(np.concatenate(self.residuals_px) ** 2)))
 
 
-def fit_lens(
-    views: Sequence[BoardView], boards: Sequence[Board], start: Intrinsics, model: Distortion, tame: bool = False
-) -> FittedLens:
-    """Fit `model` to one stream's views from `start`, with `cv2.calibrateCameraExtended` (Zhang's method, refined).
-
-    With `tame`, k5 and k6 stay zero: the rational part then cannot put a pole where no corner was seen.
+def fit_lens(views: Sequence[BoardView], boards: Sequence[Board], start: Intrinsics, model: Distortion) -> FittedLens:
+    """Fit `model` to one stream's views of boards taken for flat, with `cv2.calibrateCameraExtended` (Zhang's method).
 
     Raises:
         DepthcellError: OpenCV finds no solution; the message names the stream.
@@ -68,8 +62,6 @@ def fit_lens(
     coefficients[: min(count, len(known))] = known[:count]
     if model is Distortion.NONE:
         coefficients[:] = 0
-    if tame:
-        coefficients[6:8] = 0
     try:
         _, matrix, bent, turns, shifts, sigmas, _, _ = cv2.calibrateCameraExtended(
             [boards[view.board].points_board[view.ids].astype(np.float32) for view in views],
@@ -77,7 +69,7 @@ def fit_lens(
             (start.width_px, start.height_px),
             start.matrix,
             coefficients,
-            flags=FLAGS[model] | cv2.CALIB_USE_INTRINSIC_GUESS | (TAME if tame else 0),
+            flags=FLAGS[model] | cv2.CALIB_USE_INTRINSIC_GUESS,
             criteria=(cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 60, 1e-10),
         )
     except cv2.error as error:
@@ -181,6 +173,28 @@ def without_outliers(views: Sequence[BoardView], fitted: FittedLens) -> tuple[Bo
                 BoardView(view.stream, view.instant, view.board, view.ids[good], view.pixels[good], view.sigma_px)
             )
     return tuple(kept)
+
+
+def residuals_px(view: BoardView, board: Board, lens: Intrinsics, near: RigidTransform) -> NDArray[np.float64]:
+    """Seen minus projected, (N, 2), with the board where it fits best under this lens, near the pose given."""
+    points = board.points_board[view.ids]
+    bent = np.array(lens.coefficients)
+    turn, shift = cv2.solvePnPRefineLM(
+        points,
+        view.pixels,
+        lens.matrix,
+        bent,
+        near.rotation_vector_rad[:, None],
+        near.translation_m[:, None].copy(),
+        (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 20, 1e-10),
+    )
+    projected, _ = cv2.projectPoints(points, turn, shift, lens.matrix, bent)
+    return np.asarray(view.pixels - projected[:, 0])
+
+
+def mean_square_px2(residuals: NDArray[np.float64]) -> float:
+    """Mean square of residuals (N, 2) px per degree of freedom, six being spent on the board's pose."""
+    return float(np.sum(residuals**2) / (residuals.size - 6))
 
 
 def _vector(column: object) -> NDArray[np.float64]:

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.calib.board import Board, board_homography
 from depthcell.calib.boardview import BoardView
-from depthcell.calib.intrinsics_choice import mean_square_px2, residuals_px
 from depthcell.calib.rig_evidence import distance_px, distinct_views
-from depthcell.calib.rig_lens import fit_lens
+from depthcell.calib.rig_lens import fit_lens, mean_square_px2, residuals_px
 from depthcell.calib.rig_pose import is_usable
 from depthcell.errors import DepthcellError
 

@@ -46,6 +46,7 @@ class RigSettings:
         tile_sigma_px: noise of a tile's disparity.
         tile_common_px: noise that all tiles of one view share; not stated in `DepthTiles.sigma_px`.
         depth_scale_u, depth_offset_u_px, depth_curvature_u_px, depth_wave_u_px: standard deviations of the true terms.
+        distortion: factor on the true coefficients, which are otherwise those of lenses that nobody rectified.
         lens_u: relative standard deviation of true focal lengths about the nominal, and of principal points.
         start_rad, start_m: how far the start is from the truth.
     """
@@ -73,6 +74,7 @@ class RigSettings:
     depth_offset_u_px: float = 0.2
     depth_curvature_u_px: float = 0.2
     depth_wave_u_px: float = 0.05
+    distortion: float = 1.0
     lens_u: float = 0.005
     start_rad: float = 0.02
     start_m: float = 0.01
@@ -164,13 +166,13 @@ def _truth(settings: RigSettings, board: Board, rng: np.random.Generator) -> Rig
     for number in range(settings.cameras):
         serial = f"{number:03d}"
         T_room_depth = _camera_pose(settings, number, rng)
-        streams[f"depth:{serial}"] = _true_lens(settings.lens, settings.lens_u, rng)
+        streams[f"depth:{serial}"] = _true_lens(settings.lens, settings, rng)
         poses[f"depth:{serial}"] = replace(T_cell_room @ T_room_depth, source=f"depth:{serial}")
         if settings.color is not None:
             T_depth_color = RigidTransform.from_rotation_vector(
                 "camera", "color", rng.normal(0, 0.005, 3), np.array([0.015, 0, 0]) + rng.normal(0, 0.0005, 3)
             )
-            streams[f"color:{serial}"] = _true_lens(settings.color, settings.lens_u, rng)
+            streams[f"color:{serial}"] = _true_lens(settings.color, settings, rng)
             poses[f"color:{serial}"] = replace(T_cell_room @ T_room_depth @ T_depth_color, source=f"color:{serial}")
         corrections[serial] = _true_correction(settings, rng)
     return RigTruth(
@@ -211,11 +213,12 @@ def _board_pose(settings: RigSettings, board: Board, instant: int, rng: np.rando
     return RigidTransform("room", "board", pose.rotation, place - pose.rotation @ middle)
 
 
-def _true_lens(nominal: Intrinsics, u: float, rng: np.random.Generator) -> Intrinsics:
+def _true_lens(nominal: Intrinsics, settings: RigSettings, rng: np.random.Generator) -> Intrinsics:
+    u = settings.lens_u
     focal = rng.normal(1, u) * (1 + rng.normal(0, u / 10, 2))
     center = rng.normal(0, u * nominal.width_px, 2)
     count = nominal.distortion.coefficient_count
-    scales = np.array(DISTORTION_SCALES[:count]) * (nominal.distortion is not Distortion.NONE)
+    scales = settings.distortion * np.array(DISTORTION_SCALES[:count]) * (nominal.distortion is not Distortion.NONE)
     return replace(
         nominal,
         fx_px=float(nominal.fx_px * focal[0]),
