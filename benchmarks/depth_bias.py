@@ -1,7 +1,7 @@
 """How much of a depth camera's bias a calibration takes away: simulated cameras, whose truth is known, and a real one.
 
 Run `.venv/bin/python benchmarks/depth_bias.py [--seeds 200] [--cells 10]`; data: `benchmarks/results/depth_bias.json`,
-pictures: `docs/pictures/depth_bias*.png`. The real sequence (ViSP, GPL-2, not part of this repository) is looked for at
+picture: `docs/pictures/depth_bias.png`. The real sequence (ViSP, GPL-2, not part of this repository) is looked for at
 `--data`; without it that part is left out and said to be.
 """
 
@@ -217,23 +217,23 @@ def motion_mm(folder: Path, numbers: list[int]) -> np.ndarray:
     return np.asarray(np.linalg.norm(np.gradient(middle_m, axis=0), axis=1)[numbers] * 1e3)
 
 
-def report_real(report: Report, folder: Path) -> DepthBias | None:
+def report_real(report: Report, folder: Path) -> None:
     """The ViSP sequence, with all frames and with those only in which the board hardly moves."""
     if not folder.is_dir():
         print(f"left out: the real sequence is not at {folder}")
-        return None
+        return
     views, intrinsics, numbers = real_views(folder)
     report_halves(report, "all frames", views, intrinsics, numbers)
     slow = np.flatnonzero(motion_mm(folder, numbers) < SLOW_MM)
     what = f"frames with less than {SLOW_MM:g} mm of motion to the next"
-    return report_halves(report, what, [views[at] for at in slow], intrinsics, [numbers[at] for at in slow])
+    report_halves(report, what, [views[at] for at in slow], intrinsics, [numbers[at] for at in slow])
 
 
 def report_halves(
     report: Report, what: str, views: list[BoardDepth], intrinsics: Intrinsics, numbers: list[int]
-) -> DepthBias | None:
+) -> None:
     """Fit on every other frame, look at the rest; then the other way round."""
-    picture, seconds, notes = None, [], {}
+    seconds, notes = [], {}
     flat = [view.tiles.disparity_px for view in views]
     errors_m = [depth_errors_m(view, intrinsics, 0.05, DepthCorrection()) for view in views]
     true_m = intrinsics.fx_px * 0.05 / np.concatenate(flat) - np.concatenate(errors_m)
@@ -261,10 +261,6 @@ def report_halves(
             "view_px": round(fit.view_px, 3),
             "tile_px": round(fit.tile_px, 3),
         }
-        distance_m = (
-            np.concatenate([intrinsics.fx_px * 0.05 / view.tiles.disparity_px for view in shown]) - raw_mm / 1e3
-        )
-        picture = picture or DepthBias("ViSP sequence, frames not fitted", distance_m, raw_mm, after_mm)
     report.add(
         f"real sequence, {what}: {len(views)}, fitted on one half, shown on the other",
         timing_of(seconds),
@@ -273,7 +269,6 @@ def report_halves(
         depth="aligned to colour: disparity is with the colour camera's focal length and a nominal baseline",
         **notes,
     )
-    return picture
 
 
 def drawn_picture() -> DepthBias:
@@ -301,14 +296,12 @@ def main() -> None:
     )
     given = parser.parse_args()
     report = Report("depth_bias")
-    real = report_real(report, given.data)
+    report_real(report, given.data)
     report_simulated(report, given.cells)
     report_coverage(report, given.seeds)
     report.write()
-    for name, picture in (("depth_bias", drawn_picture()), ("depth_bias_real", real)):
-        if picture is not None:
-            with written_beside(ROOT / "docs" / "pictures" / f"{name}.png") as path:
-                path.write_bytes(png_of(draw_depth_bias([picture])))
+    with written_beside(ROOT / "docs" / "pictures" / "depth_bias.png") as path:
+        path.write_bytes(png_of(draw_depth_bias([drawn_picture()])))
 
 
 if __name__ == "__main__":
