@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.boardview import DepthTiles
+from depthcell.calib.depth_normal import AllViews, ViewProblem
 from depthcell.calib.depthcorrection import FULL_DISPARITY_PX, DepthCorrection
 from depthcell.calib.propagation import wave_terms
 from depthcell.errors import DepthcellError
@@ -208,91 +209,13 @@ def _true_disparity_px(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _View:
-    """One view's linear problem: `values = design @ change + noise`, the change being from no correction at all.
-
-    Attributes:
-        values: (M,) disparity as read less the true one.
-        design: (M, P) of all terms.
-        variance_px2: (M,) stated, of each tile alone.
-        shared: (M, R) what one standard deviation of each of the view's common errors moves.
-    """
-
-    values: NDArray[np.float64]
-    design: NDArray[np.float64]
-    variance_px2: NDArray[np.float64]
-    shared: NDArray[np.float64]
-
-    def weighed(self, tile_px: float, view_px: float) -> "_Normal":
-        """Normal equations under `diag(variance + tile²) + shared shared^T + view²` (Woodbury's identity)."""
-        weight = 1 / (self.variance_px2 + tile_px**2)
-        shared = np.column_stack((self.shared, np.full(len(weight), view_px)))
-        both = np.column_stack((self.design, self.values))
-        root = np.linalg.cholesky(np.eye(shared.shape[1]) + shared.T @ (weight[:, None] * shared))
-        taken = np.linalg.solve(root, shared.T @ (weight[:, None] * both))
-        whole = both.T @ (weight[:, None] * both) - taken.T @ taken
-        log_volume = float(2 * np.log(np.diag(root)).sum() - np.log(weight).sum())
-        return _Normal(whole[:-1, :-1], whole[:-1, -1], float(whole[-1, -1]), log_volume)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Normal:
-    """Of one view: information (P, P), pull (P,), weighted square of the values, log of their covariance's volume."""
-
-    information: NDArray[np.float64]
-    pull: NDArray[np.float64]
-    square: float
-    log_volume: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Normals:
-    """Of all views, with the terms' prior precision (P,)."""
-
-    views: tuple[_Normal, ...]
-    prior: NDArray[np.float64]
-
-    def _sums(self, columns: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        information = np.sum([view.information for view in self.views], axis=0)[np.ix_(columns, columns)]
-        pull = np.sum([view.pull for view in self.views], axis=0)[columns]
-        return information + np.diag(self.prior[columns]), pull
-
-    def solved(self, columns: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Change of these terms, and its covariance."""
-        information, pull = self._sums(columns)
-        covariance = np.linalg.inv(information)
-        return covariance @ pull, (covariance + covariance.T) / 2
-
-    def loss(self, columns: NDArray[np.intp]) -> float:
-        """Minus twice the logarithm of the restricted likelihood, but for a constant."""
-        information, pull = self._sums(columns)
-        square = sum(view.square for view in self.views) - pull @ np.linalg.solve(information, pull)
-        return float(square + sum(view.log_volume for view in self.views) + np.linalg.slogdet(information)[1])
-
-    def left_out(self, columns: NDArray[np.intp]) -> NDArray[np.float64]:
-        """What each view loses as the others foresee it, their uncertainty included (V,); same scale as `loss`."""
-        information, pull = self._sums(columns)
-        losses = []
-        for view in self.views:
-            own, own_pull = view.information[np.ix_(columns, columns)], view.pull[columns]
-            others = information - own
-            foreseen = np.linalg.solve(others, pull - own_pull)
-            rest = own_pull - own @ foreseen
-            square = view.square - 2 * foreseen @ own_pull + foreseen @ own @ foreseen
-            square -= rest @ np.linalg.solve(information, rest)
-            volume = np.linalg.slogdet(information)[1] - np.linalg.slogdet(others)[1]
-            losses.append(square + view.log_volume + volume)
-        return np.array(losses)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Problem:
     """All views in terms of everything that may be sought.
 
     Columns of a design: scale, offset, curvature, change with temperature, then the terms of the largest wave.
     """
 
-    views: tuple[_View, ...]
+    views: tuple[ViewProblem, ...]
     prior: NDArray[np.float64]
     wave: tuple[int, int]
     reference_c: float | None
@@ -322,9 +245,9 @@ class _Problem:
         chosen = [0, 1, *([2] if order.curvature else []), *([3] if self.has_temperature else []), *wave]
         return np.array(chosen, dtype=np.intp)
 
-    def normal(self, tile_px: float, view_px: float) -> _Normals:
+    def normal(self, tile_px: float, view_px: float) -> AllViews:
         """Normal equations under these standard deviations that nobody states."""
-        return _Normals(tuple(view.weighed(tile_px, view_px) for view in self.views), self.prior)
+        return AllViews(tuple(view.weighed(tile_px, view_px) for view in self.views), self.prior)
 
     def spreads(self, columns: NDArray[np.intp]) -> tuple[float, float]:
         """Standard deviations of tile and view, in pixels, of greatest restricted likelihood."""
@@ -361,7 +284,7 @@ class _Problem:
 
 def _as_view(
     view: BoardDepth, intrinsics: Intrinsics, baseline_m: float, wave: tuple[int, int], reference_c: float | None
-) -> _View:
+) -> ViewProblem:
     tiles = view.tiles
     true_px, slope = _true_disparity_px(view, intrinsics, intrinsics.fx_px * baseline_m)
     warmer_k = 0.0 if reference_c is None or view.temperature_c is None else view.temperature_c - reference_c
@@ -375,7 +298,7 @@ def _as_view(
     if view.covariance is not None:
         values, vectors = np.linalg.eigh(view.covariance)
         shared = slope @ (vectors * np.sqrt(np.maximum(values, 0)))
-    return _View(tiles.disparity_px - true_px, design, np.square(tiles.sigma_px), shared)
+    return ViewProblem(tiles.disparity_px - true_px, design, np.square(tiles.sigma_px), shared)
 
 
 def _as_fit(
