@@ -1,5 +1,6 @@
 """A calibration from the command line: what is asked in words, what is written, what is told afterwards."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -98,11 +99,28 @@ def volume_mm(text: str) -> tuple[float, float, float]:
 
 
 def check_outputs(out: Path, certificate: Path | None) -> None:
-    """Refuse before the work what could not be written after it."""
+    """Refuse before the work what could not be written after it.
+
+    Raises:
+        DepthcellError: a name has the wrong ending, or nothing can be written there.
+    """
     if out.suffix != ".json":
         raise DepthcellError(f"--out {out}: a cell file ends in .json")
     if certificate is not None and certificate.suffix != ".pdf":
         raise DepthcellError(f"--certificate {certificate}: must end in .pdf; an HTML is written beside it")
+    _check_place(out, "--out")
+    if certificate is not None:
+        _check_place(certificate, "--certificate")
+
+
+def _check_place(path: Path, option: str) -> None:
+    if path.is_dir():
+        raise DepthcellError(f"{option} {path}: is a folder; name a file in it")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise DepthcellError(f"{option} {path}: cannot be written, since {folder} is no folder; name another place")
+    if not os.access(folder, os.W_OK):
+        raise DepthcellError(f"{option} {path}: nothing may be written to {folder}; name another place")
 
 
 def write_results(

@@ -1,5 +1,6 @@
 """From a folder of recordings to a cell: look for the boards, measure noise, solve the rig, write what was found."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from depthcell.calib.board_recordings import board_recordings
 from depthcell.calib.bundle_covariance import cell_camera, cell_covariance
 from depthcell.calib.cell import Cell, CellCamera, DisparityNoise
 from depthcell.calib.factory import NOISE, baseline_of
+from depthcell.calib.imagequality import QualityIssue
 from depthcell.calib.observation import Device, Observation, is_identity, observe
 from depthcell.calib.plate_frames import noise_of, noise_on_plates
 from depthcell.calib.rig import RigRecording, RigSolution, SolveSettings, solve_rig
@@ -94,11 +96,15 @@ def calibrate(plan: CalibrationPlan, progress: Progress = lambda _what, _done: N
         plan.jobs,
         lambda done, total: progress("looking for boards", 0.1 + 0.5 * done / max(total, 1)),
     )
-    rig = solve_rig(
-        recording_of(observation),
-        SolveSettings(T_cell_origin=centred_on(plan.boards[0]), board_scale_u=plan.pitch_u, tolerated=plan.tolerated),
-        lambda what, done: progress(what, LOOKING + (1 - LOOKING) * done),
+    settings = SolveSettings(
+        T_cell_origin=centred_on(plan.boards[0]), board_scale_u=plan.pitch_u, tolerated=plan.tolerated
     )
+    try:
+        rig = solve_rig(
+            recording_of(observation), settings, lambda what, done: progress(what, LOOKING + (1 - LOOKING) * done)
+        )
+    except DepthcellError as error:
+        raise DepthcellError(f"{error}{left_out(observation)}", error.reason) from error
     cell = cell_of(plan, observation, rig, noise)
     return Calibrated(cell, observation, rig, noise_from)
 
@@ -119,6 +125,17 @@ def recording_of(observation: Observation) -> RigRecording:
         depth=observation.depth,
         baselines_m={serial: device.baseline_m for serial, device in devices.items() if serial in with_depth},
     )
+
+
+def left_out(observation: Observation) -> str:
+    """What was seen and not used, as a clause for whoever wonders why so little was left; "" if all was used."""
+    seen = observation.seen
+    counts = Counter(refused.issue.kind for refused in seen.refused)
+    parts = [f"{count} images {kind}" for kind, count in sorted(counts.items()) if kind is not QualityIssue.NO_BOARD]
+    repeats = sum(len(place.instants) - 1 for place in seen.merged)
+    if repeats:
+        parts.append(f"{repeats} repeats of a place, which count once")
+    return f" (not used: {', '.join(parts)})" if parts else ""
 
 
 def centred_on(board: Board) -> RigidTransform:

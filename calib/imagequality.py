@@ -16,7 +16,11 @@ MIN_FEATURES = 6
 MAX_BLUR_PX = 2.0
 MAX_BLUR_SHARE = 0.12
 MIN_CONTRAST = 25.0
+WHITE = 250
+"""Grey value from which on a sensor tells nothing apart: one colour's balance can keep clipped white below 255."""
 MAX_CLIPPED = 0.5
+LEAST_CLIPPED_AREA = 0.02
+"""Share of an image without a board that must be clipped to be the likely cause; a lamp or a reflection is smaller."""
 MAX_SIGMA_PX = 0.15
 SIZE_TOLERANCE = 0.12
 MAX_WRONG_SHADE = 0.3
@@ -78,8 +82,8 @@ def judge(
         return _absent(board, grey, found)
     return (
         _other_print(found)
-        or _little(board, found)
         or _exposure(grey, found)
+        or _little(board, found)
         or _blurred(board, found)
         or (None if intrinsics is None else _bent(board, found, intrinsics))
     )
@@ -119,6 +123,7 @@ def _absent(board: Board, grey: NDArray[np.uint8], found: Detection) -> ImageIss
         _other_board(board, grey, found)
         or _no_light(grey)
         or _unreadable(board, grey)
+        or _bare_squares(board, grey)
         or ImageIssue(QualityIssue.NO_BOARD, f"no {board.spec} is seen; show {_what_must_show(board)}")
     )
 
@@ -142,9 +147,10 @@ def _other_board(board: Board, grey: NDArray[np.uint8], found: Detection) -> Ima
 
 
 def _no_light(grey: NDArray[np.uint8]) -> ImageIssue | None:
-    clipped, dark = float((grey >= 254).mean()), float((grey <= 8).mean())
-    if clipped > MAX_CLIPPED:
-        return ImageIssue(QualityIssue.OVEREXPOSED, f"{clipped:.0%} of the image is white; shorten the exposure")
+    clipped, dark = float((grey >= WHITE).mean()), float((grey <= 8).mean())
+    if clipped > MAX_CLIPPED or (clipped > LEAST_CLIPPED_AREA and _clipped_share(grey) > MAX_CLIPPED):
+        what = f"no board is read, and {clipped:.0%} of the image is cut off at the brightest value"
+        return ImageIssue(QualityIssue.OVEREXPOSED, f"{what}; shorten the exposure")
     if dark > 0.95:
         return ImageIssue(QualityIssue.UNDEREXPOSED, f"{dark:.0%} of the image is black; add light")
     return None
@@ -166,6 +172,19 @@ def _unreadable(board: Board, grey: NDArray[np.uint8]) -> ImageIssue | None:
             sentence = f"the whole image spans only {high - low:.0f} grey values; add light"
             return ImageIssue(QualityIssue.UNDEREXPOSED, sentence)
     return None
+
+
+def _bare_squares(board: Board, grey: NDArray[np.uint8]) -> ImageIssue | None:
+    """The squares of a chessboard, four corners by three of them or more, in whose place markers were looked for."""
+    if board.kind is not BoardKind.CHARUCO:
+        return None
+    flags = cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_LARGER
+    if not cv2.findChessboardCornersSB(grey, (4, 3), flags=flags)[0]:
+        return None
+    what = "squares are seen, and no readable markers in them"
+    return ImageIssue(
+        QualityIssue.NO_BOARD, f"{what}; name the chessboard if it is one, or hold the board still and nearer"
+    )
 
 
 def _sharpest_edge_px(grey: NDArray[np.uint8]) -> float:
@@ -244,12 +263,17 @@ def _exposure(grey: NDArray[np.uint8], found: Detection) -> ImageIssue | None:
     hull = cv2.convexHull(found.pixels.astype(np.float32)).astype(np.int32)
     mask = cv2.fillConvexPoly(np.zeros(grey.shape, np.uint8), hull, 1)
     inside = grey[mask > 0]
-    bright = inside[inside > inside.min() + 0.7 * (int(inside.max()) - int(inside.min()))]
-    clipped = float((bright >= 254).mean()) if len(bright) else 0.0
+    clipped = _clipped_share(inside)
     if clipped > MAX_CLIPPED:
         what = f"{clipped:.0%} of the board's white is cut off at the brightest value"
         return ImageIssue(QualityIssue.OVEREXPOSED, f"{what}; shorten the exposure")
     return None
+
+
+def _clipped_share(grey: NDArray[np.uint8]) -> float:
+    """Share of the bright pixels that are cut off at white."""
+    bright = grey[grey > grey.min() + 0.7 * (int(grey.max()) - int(grey.min()))]
+    return float((bright >= WHITE).mean()) if len(bright) else 0.0
 
 
 def _blurred(board: Board, found: Detection) -> ImageIssue | None:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.boardview import BoardView
 from depthcell.calib.bundle_problem import Place
-from depthcell.calib.rig_pose import nearest_pose, robust_mean
+from depthcell.calib.rig_pose import PoseStack, nearest_pose, robust_mean
 from depthcell.calib.rig_standing import StandingRig
 from depthcell.calib.suspicion import Suspected, Suspicion, SuspicionLimits
 
+EXCHANGED_SHARE = 0.25
+"""Two cameras were exchanged if each now stands nearer to the other's place than this share of how far it moved."""
 LEAST_SIDE = 4
 """Views there must be before and after a jump."""
 PAIR_SHARE = 0.7
@@ -52,7 +55,7 @@ class Jump:
 
 
 def suspect_bump(rig: StandingRig, limits: SuspicionLimits) -> list[Suspected]:
-    """At most one suspicion: the device that jumps against most others, and when.
+    """At most one suspicion: the device that jumps against most others, and when; or two that changed places.
 
     A camera that moved jumps against all others at one instant, the others only against it; two alone cannot say which
     one it was. One pair must reach `bump_sigmas`; where a device jumps against two others at one instant, each need
@@ -70,6 +73,13 @@ def suspect_bump(rig: StandingRig, limits: SuspicionLimits) -> list[Suspected]:
     shares = {device: len(found) / len(known) for device, (found, known) in partners.items()}
     moved = [device for device, share in shares.items() if share == max(shares.values())]
     shown = max(beyond, key=lambda jump: (device_of(jump.stream) in moved, jump.over_error))
+    exchanged = next((pair for pair in combinations(moved, 2) if _is_exchanged(rig, pair, shown)), None)
+    if exchanged is not None:
+        sentence = (
+            f"cameras {exchanged[0]} and {exchanged[1]} changed places between instants {shown.before} and "
+            f"{shown.after}: each then sees what the other saw; check which recording is of which camera"
+        )
+        return [Suspected(Suspicion.CAMERAS_SWAPPED, shown.stream, sentence)]
     who = f"camera {moved[0]}" if len(moved) == 1 else f"one of the cameras {', '.join(moved)}"
     sentence = (
         f"{who} moved between instants {shown.before} and {shown.after}: the boards jump by {shown.jump_px:.2f} px in "
@@ -86,6 +96,25 @@ def _partners(device: str, jumps: Sequence[Jump]) -> set[str]:
     """The devices (or, for one device alone, streams) against which one jumps, in its own image or in theirs."""
     seen = {jump.against for jump in jumps if device_of(jump.stream) == device}
     return seen | {device_of(jump.stream) for jump in jumps if jump.against == device}
+
+
+def _is_exchanged(rig: StandingRig, devices: tuple[str, str], jump: Jump) -> bool:
+    """Whether the second stands to the first, after the jump, as the first stood to the second before it."""
+    for kind in ("depth", "color"):
+        own: dict[str, dict[Place, RigidTransform]] = {f"{kind}:{device}": {} for device in devices}
+        for view in rig.views:
+            if view.stream in own and view.place in rig.T_cell_board:
+                own[view.stream][view.place] = _own_pose(rig, view)
+        first, second = own.values()
+        shared = {place[1]: first[place] @ second[place].inverse() for place in sorted(first.keys() & second.keys())}
+        before = [pose for instant, pose in shared.items() if instant <= jump.before]
+        after = [pose for instant, pose in shared.items() if instant >= jump.after]
+        if before and after:
+            reach_m = float(np.median([np.linalg.norm(pose.translation_m) for pose in first.values()]))
+            T_before, T_after = robust_mean(before, reach_m)[0], robust_mean(after, reach_m)[0]
+            moved_m, off_m = PoseStack.of([T_before, T_before.inverse()]).distances_m(PoseStack.of([T_after]), reach_m)
+            return bool(off_m[0] < EXCHANGED_SHARE * moved_m[0])
+    return False
 
 
 def find_jumps(rig: StandingRig) -> list[Jump]:

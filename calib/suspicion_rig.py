@@ -13,10 +13,16 @@ from depthcell.calib.suspicion_bump import suspect_bump
 
 
 def suspect_rig(rig: StandingRig, limits: SuspicionLimits | None = None) -> tuple[Suspected, ...]:
-    """All suspicions that a standing rig raises."""
+    """All suspicions that a standing rig raises.
+
+    A camera that moved half way is adjusted to neither of its places, and its colour imager need then not stand to its
+    left one as the factory says: the move is the cause, and is named alone.
+    """
     limits = limits or SuspicionLimits()
-    found = [*_square_size(rig, limits), *_factory_mismatch(rig, limits)]
-    return tuple(found or suspect_bump(rig, limits))
+    size = _square_size(rig, limits)
+    if size:
+        return (*size, *_factory_mismatch(rig, limits))
+    return tuple(suspect_bump(rig, limits) or _factory_mismatch(rig, limits))
 
 
 def depth_ratios(rig: StandingRig) -> dict[str, float]:

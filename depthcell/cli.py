@@ -109,10 +109,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(words, standalone_mode=False)
-    except typer.Abort:
-        code = EXIT_INTERRUPTED
-    except KeyboardInterrupt:
-        print("depthcell: interrupted; no half-written file was left", file=sys.stderr)
+    except (typer.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone, as in `depthcell inspect ... | head`; nothing is left to tell it.
@@ -124,6 +121,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         known = next((words[:count] for count in (2, 1) if _is_call(tuple(words[:count]))), [])
         call = " ".join(["depthcell", *known, "--help"])
         code = _refuse(f"{error.format_message().rstrip('.')}; see {call}", "usage", words)
+    if code == EXIT_INTERRUPTED:  # also what typer makes of Ctrl-C
+        print("depthcell: interrupted; no half-written file was left", file=sys.stderr)
     sys.exit(code or 0)
 
 
