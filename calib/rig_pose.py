@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.transform import RigidTransform
@@ -123,17 +122,24 @@ def robust_mean(poses: Sequence[RigidTransform], reach_m: float) -> tuple[RigidT
     """
     stack = PoseStack.of(poses)
     weights = np.ones(len(poses))
-    mean, away_m = poses[0], np.zeros(len(poses))
+    rotation, shift_m, away_m = stack.rotation[0], stack.translation_m[0], np.zeros(len(poses))
     for _ in range(10):
-        mean = RigidTransform(
-            poses[0].target,
-            poses[0].source,
-            Rotation.from_matrix(stack.rotation).mean(weights).as_matrix(),
-            np.average(stack.translation_m, axis=0, weights=weights),
-        )
-        away_m = stack.distances_m(PoseStack.of([mean]), reach_m)[:, 0]
-        weights = 1 / np.maximum(away_m, 1e-6 + 0.1 * float(np.median(away_m)))
-    return mean, float(np.median(away_m))
+        rotation = _nearest_rotation(np.tensordot(weights, stack.rotation, 1))
+        shift_m = weights @ stack.translation_m / weights.sum()
+        away_m = stack.distances_m(PoseStack(rotation[None], shift_m[None]), reach_m)[:, 0]
+        again = 1 / np.maximum(away_m, 1e-6 + 0.1 * float(np.median(away_m)))
+        again /= again.sum()
+        if np.abs(again - weights).max() < 1e-9:
+            break
+        weights = again
+    return RigidTransform(poses[0].target, poses[0].source, rotation, shift_m), float(np.median(away_m))
+
+
+def _nearest_rotation(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rotation (3, 3) nearest to a matrix, by singular values; of a sum of rotations it is their chordal mean."""
+    left, _, right = np.linalg.svd(matrix)
+    left[:, 2] *= np.sign(np.linalg.det(left @ right))
+    return np.asarray(left @ right)
 
 
 def _rms_px(

