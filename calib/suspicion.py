@@ -12,6 +12,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import wilcoxon
 
 from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.calib.board import Board, board_homography
@@ -20,6 +21,10 @@ from depthcell.calib.rig_evidence import distance_px, distinct_views
 from depthcell.calib.rig_lens import fit_lens, mean_square_px2, residuals_px
 from depthcell.calib.rig_pose import is_usable
 from depthcell.errors import DepthcellError
+
+CHANCE = 1e-3
+"""Probability below which chance is not believed, of the signed-rank test of F. Wilcoxon, Biometrics Bulletin 1 (1945)
+80."""
 
 
 class Suspicion(StrEnum):
@@ -106,7 +111,8 @@ def suspect_views(
     found: list[Suspected] = []
     for stream, seen in sorted(by_stream.items()):
         usable = [view for view in seen if is_usable(view, boards[view.board])]
-        found += _mirrored(stream, usable, boards) or _wrong_board(stream, usable, boards, limits)
+        # Another grid can look mirrored; the mirror image of the right one is a grid all the same.
+        found += _wrong_board(stream, usable, boards, limits) or _mirrored(stream, usable, boards)
         found += _duplicated(stream, seen, limits)
     if not found:
         found += _swapped(by_stream, boards, factory, limits)
@@ -225,6 +231,10 @@ def _is_better(other: NDArray[np.float64], own: NDArray[np.float64], limits: Sus
     """Whether the other lens fits better, view by view beyond chance and by the ratio asked for."""
     if len(own) < 5:
         return False
+    if own.mean() <= limits.swap_ratio * max(float(other.mean()), 0.0):
+        return False
     gain = own - other
-    beyond_chance = gain.mean() > 4 * gain.std(ddof=1) / np.sqrt(len(gain))
-    return bool(beyond_chance and own.mean() > limits.swap_ratio * max(float(other.mean()), 0.0))
+    # Few views with much to gain widen the scatter; that nearly all of them gain says enough.
+    by_mean = gain.mean() > 4 * gain.std(ddof=1) / np.sqrt(len(gain))
+    _, p_value = wilcoxon(gain, alternative="greater")
+    return bool(by_mean or np.float64(p_value) < CHANCE)
