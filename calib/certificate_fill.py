@@ -171,8 +171,8 @@ def _method(plan: CalibrationPlan, rig: RigSolution) -> tuple[str, ...]:
         "lenses, camera poses, board poses, the boards' bend and scale were adjusted at once by least squares (bundle "
         "adjustment); features further off than 4.5 standard deviations were left out and are counted below.",
         depth,
-        "Of the lens models that the views determine, the one was taken that predicts best the views that it was not fitted "
-        "to.",
+        "Of the lens models that the views determine, the one was taken that predicts best those views that it was not "
+        "fitted to.",
         "Standard uncertainties are those of the adjustment, with the noise estimated from its residuals, propagated "
         "according to JCGM 100 (GUM), 5.2; the covariance of all parameters is in the cell file.",
     )
