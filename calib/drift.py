@@ -121,9 +121,9 @@ def check_drift(sightings: Mapping[str, Sighting], cell: Cell, reference: "Drift
     """
     serials = tuple(sightings)
     if len(serials) < 2:
-        seen = ", ".join(serials) or "none"
+        seen = f"only {serials[0]} did" if serials else "none did"
         raise DepthcellError(
-            f"drift: two cameras or more must see the body, only {seen} did; lay it where they overlap"
+            f"drift: two cameras or more must see the body, but {seen}; let it rest where they overlap, all the time"
         )
     values, covariance, taken_off = _compared(sightings, cell, reference)
     everyone = list(range(len(serials)))

@@ -77,9 +77,13 @@ def study_rows(study: Study) -> list[StudyRows]:
 def study_sentence(study: Study) -> str:
     """The outcome in one sentence."""
     if isinstance(study, Type1Study):
-        step = f"resolution {study.resolution:g} is {study.resolution_share:.1%} of the tolerance"
-        limit = f"Cg and Cgk must reach {study.settings.minimum:g}, the resolution 5 %"
-        return f"gauge {'capable' if study.capable else 'NOT capable'}: {step}; {limit}"
+        known = [(one.cg, one.cgk) for one in study.references if one.cg is not None and one.cgk is not None]
+        indices = "nothing scattered"
+        if known:
+            cg, cgk = (min(values) for values in zip(*known, strict=True))
+            indices = f"Cg {cg:.2f} and Cgk {cgk:.2f}, which must reach {study.settings.minimum:g}"
+        step = f"resolution {study.resolution:g}, {study.resolution_share:.1%} of the tolerance, at most 5 % is allowed"
+        return f"gauge {'capable' if study.capable else 'NOT capable'}: {indices}; {step}"
     if isinstance(study, GrrStudy):
         grr, ndc = study.component("GRR"), "without limit" if study.ndc is None else str(study.ndc)
         return f"gauge {study.verdict}: GRR is {grr.study_variation:.1%} of study variation, {ndc} distinct categories"
