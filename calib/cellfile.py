@@ -18,6 +18,7 @@ from depthcell.files import write_text
 from depthcell.jsontext import canonical_json, describe_properties
 
 PURPOSE = "cell"
+ROTATION_DECIMALS = 13
 
 
 class PoseFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -242,7 +243,9 @@ def _camera_from_file(content: CameraFile) -> CellCamera:
 
 
 def _pose_to_file(transform: RigidTransform) -> PoseFile:
-    return PoseFile(transform.rotation_vector_rad.tolist(), transform.translation_m.tolist())
+    """Rounded beyond what conversion to a matrix and back loses, so that a cell read and written stays the same."""
+    turn_rad = np.round(transform.rotation_vector_rad, ROTATION_DECIMALS) + 0.0  # no negative zero
+    return PoseFile(turn_rad.tolist(), transform.translation_m.tolist())
 
 
 def _pose_from_file(target: str, source: str, pose: PoseFile) -> RigidTransform:

@@ -3,12 +3,19 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from depthcell.acquisition.transform import RigidTransform
+from depthcell.calib import cellfile
 from depthcell.calib.cell import Cell
 from depthcell.calib.cellfile import json_schema
 from depthcell.errors import DepthcellError
@@ -21,6 +28,21 @@ def test_the_committed_schema_is_what_the_code_says() -> None:
     assert json.loads(SCHEMA.read_text()) == json_schema(), (
         "docs/cell.schema.json is stale: write cellfile.json_schema() into it"
     )
+
+
+@given(turn_rad=st.lists(st.floats(-1.8, 1.8), min_size=3, max_size=3))
+def test_a_cell_that_is_read_and_written_keeps_its_identity(turn_rad: list[float], plate_cell: Cell) -> None:
+    """A certificate and verdicts name the cell by the digest of what was in memory when it was made."""
+    serial, *_ = plate_cell.cameras
+    pose = RigidTransform.from_rotation_vector("cell", f"depth:{serial}", np.array(turn_rad), np.ones(3) / 3)
+    cell = replace(plate_cell, cameras={serial: replace(plate_cell.camera(serial), T_cell_depth=pose)})
+    read = cell_from_text(cell.to_json())
+    assert read.sha256 == cell.sha256
+    assert np.abs(read.camera(serial).T_cell_depth.matrix - pose.matrix).max() < 1e-12
+
+
+def cell_from_text(text: str) -> Cell:
+    return cellfile._from_file(msgspec.json.decode(text, type=cellfile.CellFile))
 
 
 def test_every_field_is_explained() -> None:
