@@ -236,5 +236,5 @@ def _is_better(other: NDArray[np.float64], own: NDArray[np.float64], limits: Sus
     gain = own - other
     # Few views with much to gain widen the scatter; that nearly all of them gain says enough.
     by_mean = gain.mean() > 4 * gain.std(ddof=1) / np.sqrt(len(gain))
-    _, p_value = wilcoxon(gain, alternative="greater")
-    return bool(by_mean or np.float64(p_value) < CHANCE)
+    p_value = np.asarray(wilcoxon(gain, alternative="greater"), np.float64)[1]
+    return bool(by_mean or p_value < CHANCE)
