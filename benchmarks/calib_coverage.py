@@ -18,9 +18,9 @@ from scipy.special import chdtr
 from scipy.stats import kstest
 
 from depthcell.acquisition.intrinsics import Distortion
-from depthcell.calib.bundle import solve_bundle
-from depthcell.calib.bundle_coverage import RigErrors, rig_errors
-from depthcell.calib.synthetic_rig import D415_LIKE, RigSettings, synthetic_rig
+from depthcell.calib.adjustment.bundle import solve_bundle
+from depthcell.calib.adjustment.bundle_coverage import RigErrors, rig_errors
+from depthcell.calib.adjustment.synthetic_rig import D415_LIKE, RigSettings, synthetic_rig
 
 LEVEL, BAND = 0.95, (0.93, 0.97)
 LIMITS = {"rotation_rad": np.radians(0.03), "translation_m": 0.3e-3}

@@ -20,12 +20,12 @@ from harness import Goal, Peer, Report, timing_of
 from scipy.spatial.transform import Rotation
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.handeye import CameraPoses, HandEye, HandEyeSettings, Mount, calibrate_handeye, handeye_of
-from depthcell.calib.handeye_problem import Samples, targets
-from depthcell.calib.handeye_refine import NoiseModel
-from depthcell.calib.handeye_simulated import HandEyeScene, SimulatedHandEye, simulate_handeye
-from depthcell.calib.handeye_start import closed_forms
-from depthcell.calib.handeye_trajectory import Poses, Trajectory, read_trajectory
+from depthcell.calib.robot.handeye import CameraPoses, HandEye, HandEyeSettings, Mount, calibrate_handeye, handeye_of
+from depthcell.calib.robot.handeye_problem import Samples, targets
+from depthcell.calib.robot.handeye_refine import NoiseModel
+from depthcell.calib.robot.handeye_simulated import HandEyeScene, SimulatedHandEye, simulate_handeye
+from depthcell.calib.robot.handeye_start import closed_forms
+from depthcell.calib.robot.handeye_trajectory import Poses, Trajectory, read_trajectory
 
 SEEDS = 200
 RECORDINGS = {

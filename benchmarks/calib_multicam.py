@@ -29,11 +29,11 @@ from scipy.stats import chi2
 
 from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board
-from depthcell.calib.boardview import BoardView
-from depthcell.calib.bundle import BundleProblem, BundleSettings, BundleSolution, solve_bundle
-from depthcell.calib.detect import detect
-from depthcell.calib.rig_start import RigInput, start_rig
+from depthcell.calib.adjustment.bundle import BundleProblem, BundleSettings, BundleSolution, solve_bundle
+from depthcell.calib.solving.rig_start import RigInput, start_rig
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.boardview import BoardView
+from depthcell.calib.target.detect import detect
 from depthcell.errors import DepthcellError
 
 BOARD = Board.parse("charuco:4x5:54mm:40.5mm:DICT_4X4_1000:inverted")

@@ -26,14 +26,14 @@ from scipy.optimize import least_squares
 
 from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board
-from depthcell.calib.boardview import BoardView
-from depthcell.calib.bundle import BundleProblem, BundleSolution, solve_bundle
-from depthcell.calib.bundle_blocks import BoardShape
-from depthcell.calib.detect import detect
-from depthcell.calib.rig_lens import start_intrinsics
-from depthcell.calib.rig_start import RigInput, start_rig
-from depthcell.calib.validation import twist_jacobian
+from depthcell.calib.adjustment.bundle import BundleProblem, BundleSolution, solve_bundle
+from depthcell.calib.adjustment.bundle_blocks import BoardShape
+from depthcell.calib.solving.rig_lens import start_intrinsics
+from depthcell.calib.solving.rig_start import RigInput, start_rig
+from depthcell.calib.solving.validation import twist_jacobian
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.boardview import BoardView
+from depthcell.calib.target.detect import detect
 from depthcell.errors import DepthcellError
 
 BOARD = Board.parse("chessboard:9x6:25mm")

@@ -15,9 +15,9 @@ import numpy as np
 import scipy.optimize
 from harness import Goal, Peer, Report, Timing, timing_of
 
-from depthcell.calib.bundle import BundleProblem, BundleSettings, BundleSolution, solve_bundle
-from depthcell.calib.bundle_adjustment import Adjustment
-from depthcell.calib.synthetic_rig import D415_LIKE, RigSettings, synthetic_rig
+from depthcell.calib.adjustment.bundle import BundleProblem, BundleSettings, BundleSolution, solve_bundle
+from depthcell.calib.adjustment.bundle_adjustment import Adjustment
+from depthcell.calib.adjustment.synthetic_rig import D415_LIKE, RigSettings, synthetic_rig
 
 GOAL_S = 60.0
 

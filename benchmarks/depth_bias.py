@@ -25,13 +25,13 @@ from depthcell.acquisition.simulator.cameras import SystematicError, stereo_mode
 from depthcell.acquisition.simulator.stereo import StereoNoise, StereoView, frame_counts, matched
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import CellCamera, DisparityNoise, camera_covariance
-from depthcell.calib.depth_bias import BiasFit, BiasSettings, BoardDepth, depth_errors_m, fit_correction
-from depthcell.calib.depth_synthetic import DepthScene, drawn_correction, drawn_views, held_pose, read_px
-from depthcell.calib.depth_tiles import BoardPlace, TileSettings, tiled_depth
+from depthcell.calib.certify.plots import png_of
+from depthcell.calib.certify.plots_maps import DepthBias, draw_depth_bias
+from depthcell.calib.depth.depth_bias import BiasFit, BiasSettings, BoardDepth, depth_errors_m, fit_correction
+from depthcell.calib.depth.depth_synthetic import DepthScene, drawn_correction, drawn_views, held_pose, read_px
+from depthcell.calib.depth.depth_tiles import BoardPlace, TileSettings, tiled_depth
 from depthcell.calib.depthcorrection import DepthCorrection
 from depthcell.calib.factory import NOISE
-from depthcell.calib.plots import png_of
-from depthcell.calib.plots_maps import DepthBias, draw_depth_bias
 from depthcell.calib.propagation import depth_sigma_m
 from depthcell.errors import DepthcellError
 from depthcell.files import written_beside

@@ -1,6 +1,6 @@
 """Corners of boards: ours against OpenCV's own detectors on the same drawn images, by time and by error.
 
-Boards are drawn with known truth through a lens with distortion, blurred and with noise (`calib/board_scene.py`).
+Boards are drawn with known truth through a lens with distortion, blurred and with noise (`board_scene`).
 Peers: CharucoDetector for ChArUco; findChessboardCornersSB with its accuracy flags, and findChessboardCorners with
 cornerSubPix (5 x 5 half window), for chessboards; ArucoDetector with sub-pixel refinement; findCirclesGrid.
 Goal: half the error of the best peer at no more than three times its time. Losses are printed like gains.
@@ -17,9 +17,9 @@ from scipy.spatial.transform import Rotation
 
 from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board, BoardKind, marker_dictionary, opencv_charuco
-from depthcell.calib.board_scene import BoardLight, board_image, true_pixels
-from depthcell.calib.detect import detect
+from depthcell.calib.target.board import Board, BoardKind, marker_dictionary, opencv_charuco
+from depthcell.calib.target.board_scene import BoardLight, board_image, true_pixels
+from depthcell.calib.target.detect import detect
 
 LENS = Intrinsics(848, 480, 430.0, 430.0, 423.5, 239.5, Distortion.BROWN_CONRADY, (-0.05, 0.06, 4e-4, -3e-4, 0.0))
 SPECS = (

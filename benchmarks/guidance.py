@@ -11,12 +11,12 @@ import numpy as np
 from harness import Goal, Report, measure
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.bundle import BundleProblem, BundleSolution, solve_bundle
-from depthcell.calib.guidance import GuidanceSettings, advise, candidate_poses
-from depthcell.calib.guidance_information import knowledge_of
-from depthcell.calib.synthetic_rig import RigSettings, RigTruth, synthetic_rig, true_depth_read_m
-from depthcell.calib.synthetic_showing import shown, true_pose
-from depthcell.calib.uncertaintymap import Volume
+from depthcell.calib.adjustment.bundle import BundleProblem, BundleSolution, solve_bundle
+from depthcell.calib.adjustment.synthetic_rig import RigSettings, RigTruth, synthetic_rig, true_depth_read_m
+from depthcell.calib.certify.uncertaintymap import Volume
+from depthcell.calib.guiding.guidance import GuidanceSettings, advise, candidate_poses
+from depthcell.calib.guiding.guidance_information import knowledge_of
+from depthcell.calib.guiding.synthetic_showing import shown, true_pose
 
 RIG = RigSettings(cameras=2, instants=6)
 VOLUME = Volume(np.array([0.02, 0.0, -0.06]), np.array([0.22, 0.14, 0.06]))

@@ -19,9 +19,9 @@ from harness import Goal, Report, Timing, timing_of
 from numpy.typing import NDArray
 
 from depthcell.acquisition.intrinsics import Distortion
-from depthcell.calib.bundle_coverage import rig_errors
-from depthcell.calib.rig import RigRecording, RigSolution, SolveSettings, solve_rig
-from depthcell.calib.synthetic_rig import D415_LIKE, RigSettings, RigTruth, synthetic_rig
+from depthcell.calib.adjustment.bundle_coverage import rig_errors
+from depthcell.calib.adjustment.synthetic_rig import D415_LIKE, RigSettings, RigTruth, synthetic_rig
+from depthcell.calib.solving.rig import RigRecording, RigSolution, SolveSettings, solve_rig
 
 BAND, COVERAGE_K = (0.93, 0.97), 1.959964
 CELL = RigSettings(

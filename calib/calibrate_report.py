@@ -11,13 +11,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from depthcell.calib.board import Board
 from depthcell.calib.calibrate_run import Calibrated, CalibrationPlan
-from depthcell.calib.certificate import WrittenCertificate, write_certificate
-from depthcell.calib.certificate_content import Issuer
-from depthcell.calib.certificate_fill import CertificateRequest, certificate_of, part_map
-from depthcell.calib.suspicion import Suspicion
-from depthcell.calib.uncertaintymap import part_uncertainties
+from depthcell.calib.certify.certificate import WrittenCertificate, write_certificate
+from depthcell.calib.certify.certificate_content import Issuer
+from depthcell.calib.certify.certificate_fill import CertificateRequest, certificate_of, part_map
+from depthcell.calib.certify.uncertaintymap import part_uncertainties
+from depthcell.calib.solving.suspicion import Suspicion
+from depthcell.calib.target.board import Board
 from depthcell.errors import DepthcellError
 from depthcell.processes import default_jobs
 

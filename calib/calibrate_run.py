@@ -11,17 +11,17 @@ import numpy as np
 from depthcell.acquisition.partfolder import find_parts
 from depthcell.acquisition.recording import open_recording
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board
+from depthcell.calib.adjustment.bundle_covariance import cell_camera, cell_covariance
 from depthcell.calib.board_recordings import board_recordings
-from depthcell.calib.bundle_covariance import cell_camera, cell_covariance
 from depthcell.calib.cell import Cell, CellCamera, DisparityNoise
+from depthcell.calib.depth.plate_frames import noise_of, noise_on_plates
 from depthcell.calib.factory import NOISE, baseline_of
-from depthcell.calib.imagequality import QualityIssue
 from depthcell.calib.observation import Device, Observation, is_identity, observe
-from depthcell.calib.plate_frames import noise_of, noise_on_plates
-from depthcell.calib.rig import RigRecording, RigSolution, SolveSettings, solve_rig
-from depthcell.calib.rig_pose import BOARD_FRAME
-from depthcell.calib.suspicion import Suspicion
+from depthcell.calib.solving.rig import RigRecording, RigSolution, SolveSettings, solve_rig
+from depthcell.calib.solving.rig_pose import BOARD_FRAME
+from depthcell.calib.solving.suspicion import Suspicion
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.imagequality import QualityIssue
 from depthcell.errors import DepthcellError, Reason
 
 Progress = Callable[[str, float], None]

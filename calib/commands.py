@@ -61,7 +61,7 @@ def board(
 
     Example: depthcell calibrate board charuco:9x6:30mm --page A3 --out board.pdf
     """
-    from depthcell.calib.board_pdf import write_board_pdf
+    from depthcell.calib.target.board_pdf import write_board_pdf
 
     path = out or Path(f"{spec.replace(':', '_')}.pdf")
     placed = write_board_pdf(spec, path, page)
@@ -91,9 +91,9 @@ def guide(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb
     """
     from rich.console import Console
 
-    from depthcell.calib import guide_run
-    from depthcell.calib.board import Board
     from depthcell.calib.calibrate_report import volume_mm
+    from depthcell.calib.guiding import guide_run
+    from depthcell.calib.target.board import Board
     from depthcell.processes import default_jobs
 
     boards, picture = tuple(Board.parse(text) for text in board), out or source / "guide.png"
@@ -102,7 +102,7 @@ def guide(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb
     if live:
         from depthcell.acquisition.camerasettings import StreamSettings
         from depthcell.acquisition.devicesource import ConnectedDevices
-        from depthcell.calib import guide_live
+        from depthcell.calib.guiding import guide_live
 
         asked = guide_live.LiveGuide(source, boards, picture, sides_mm, every, seconds, jobs=jobs)
         devices, color_size = ConnectedDevices(), None if color == "none" else StreamSettings.parse(color)
@@ -134,9 +134,9 @@ def handeye(
     """
     from rich.console import Console
 
-    from depthcell.calib import handeye as found_by
-    from depthcell.calib import handeye_report
     from depthcell.calib.calibrate_report import chosen
+    from depthcell.calib.robot import handeye as found_by
+    from depthcell.calib.robot import handeye_report
     from depthcell.files import write_text
 
     settings = found_by.HandEyeSettings(
@@ -181,7 +181,7 @@ def check(path: Annotated[Path, typer.Argument(help="Certificate, PDF or HTML, o
     Example: depthcell calibrate check cell.pdf
     """
     from depthcell.calib.cell import Cell
-    from depthcell.calib.certificate import verify_certificate
+    from depthcell.calib.certify.certificate import verify_certificate
 
     if path.suffix == ".json":
         print(f"{path}: sealed and unchanged; cell {Cell.load(path).sha256}")
@@ -206,7 +206,7 @@ def type1(
 
     Example: depthcell study type1 bore.csv --tolerance 0.2 --out bore.html
     """
-    from depthcell.calib import study_type1
+    from depthcell.calib.study import study_type1
 
     settings = study_type1.Type1Settings(tolerance, resolution, confidence=confidence, unit=unit)
     study = study_type1.study_type1(table, settings)
@@ -230,7 +230,7 @@ def grr(
 
     Example: depthcell study grr flatness.csv --tolerance 0.2 --out flatness.html
     """
-    from depthcell.calib import study_grr
+    from depthcell.calib.study import study_grr
 
     settings = study_grr.GrrSettings(tolerance, pooling=pooling, confidence=confidence, unit=unit)
     study = study_grr.study_grr(table, settings)
@@ -253,7 +253,7 @@ def capability(  # noqa: PLR0913, PLR0917 - one parameter for each option of the
 
     Example: depthcell study capability bore.csv --lower 11.9 --upper 12.1 --out bore.html
     """
-    from depthcell.calib import study_capability
+    from depthcell.calib.study import study_capability
 
     settings = study_capability.CapabilitySettings(lower, upper, rules=rules, confidence=confidence, unit=unit)
     _show(study_capability.study_capability(table, settings), out, as_json)
@@ -271,9 +271,9 @@ def plan(
 
     Example: depthcell plan --camera D405 --distance 150mm --frames 30 --defect dent:10mm
     """
-    from depthcell.calib import plan as planner
-    from depthcell.calib import plan_report
-    from depthcell.calib.board_text import parse_length_m
+    from depthcell.calib.planning import plan as planner
+    from depthcell.calib.planning import plan_report
+    from depthcell.calib.target.board_text import parse_length_m
 
     kind, size_m = planner.parse_defect(defect)
     distance_m = parse_length_m(distance, f"--distance {distance}")
@@ -293,7 +293,7 @@ def plan(
 def _show(study: Any, out: Path | None, as_json: bool) -> None:
     from rich.console import Console
 
-    from depthcell.calib import study_report
+    from depthcell.calib.study import study_report
 
     if out is not None:
         study_report.write_study(study, out)

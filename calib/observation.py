@@ -14,13 +14,13 @@ from depthcell.acquisition.frameset import CameraFrame, DepthImage, FrameSet
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.recording import Recording, open_recording
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board
 from depthcell.calib.board_recordings import board_recordings, serials_of
-from depthcell.calib.board_views import BoardImage, BoardViews, Look, frameset_images, look, views_of
-from depthcell.calib.boardview import BoardView, DepthTiles
 from depthcell.calib.cell import DisparityNoise
-from depthcell.calib.depth_tiles import BoardPlace, tiled_depth
+from depthcell.calib.depth.depth_tiles import BoardPlace, tiled_depth
 from depthcell.calib.factory import baseline_of
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.board_views import BoardImage, BoardViews, Look, frameset_images, look, views_of
+from depthcell.calib.target.boardview import BoardView, DepthTiles
 from depthcell.errors import DepthcellError
 
 AHEAD = 8

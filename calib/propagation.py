@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.transform import FloatArray
+from depthcell.calib.adjustment.lens import SUPPORTED, Sight, lens_from_vector, lens_vector, sight_of
 from depthcell.calib.cell import CellCamera
 from depthcell.calib.depthcorrection import FULL_DISPARITY_PX, wave_coordinates
-from depthcell.calib.lens import SUPPORTED, Sight, lens_from_vector, lens_vector, sight_of
 
 
 def point_jacobian(camera: CellCamera, pixels: FloatArray, depth_m: FloatArray) -> NDArray[np.float64]:

@@ -35,8 +35,8 @@ from depthcell.acquisition.simulator.targetrun import (
     plan_session,
     record_session,
 )
-from depthcell.calib.artefact import ARTEFACT_FILE
-from depthcell.calib.board import Board
+from depthcell.calib.target.board import Board
+from depthcell.calib.verify.artefact import ARTEFACT_FILE
 from depthcell.errors import DepthcellError, Reason
 from depthcell.files import write_text
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from depthcell.calib.cell import Cell
-from depthcell.calib.health import CellHealth, load_health
+from depthcell.calib.verify.health import CellHealth, load_health
 from depthcell.errors import DepthcellError
 from depthcell.inspect.recipe import CellSection
 

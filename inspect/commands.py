@@ -81,7 +81,7 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter for each option of the ver
 
     Example: depthcell verify --cell cell.json --drift runs/monday/sphere --artefact sphere:25mm
     """
-    from depthcell.calib.health import VALID_DAYS
+    from depthcell.calib.verify.health import VALID_DAYS
     from depthcell.errors import DepthcellError
     from depthcell.inspect.drift_run import DriftPlan
     from depthcell.inspect.verification import VerifyPlan

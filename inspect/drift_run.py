@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from depthcell.acquisition.frameset import CameraFrame, FrameSet
 from depthcell.acquisition.partfolder import find_parts
-from depthcell.calib.acceptance_points import SurfacePoints
-from depthcell.calib.artefact import (
+from depthcell.calib.cell import Cell
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.detect import detect, grey_of
+from depthcell.calib.verify.acceptance_points import SurfacePoints
+from depthcell.calib.verify.artefact import (
     Artefact,
     BallBar,
     BoardArtefact,
@@ -21,11 +24,8 @@ from depthcell.calib.artefact import (
     load_artefact,
     parse_artefact,
 )
-from depthcell.calib.board import Board
-from depthcell.calib.cell import Cell
-from depthcell.calib.detect import detect, grey_of
-from depthcell.calib.drift import DriftCheck, DriftReference, Sighting, check_drift, reference_path
-from depthcell.calib.drift_sighting import (
+from depthcell.calib.verify.drift import DriftCheck, DriftReference, Sighting, check_drift, reference_path
+from depthcell.calib.verify.drift_sighting import (
     BoardSeen,
     board_turn,
     plate_middle,
@@ -33,8 +33,8 @@ from depthcell.calib.drift_sighting import (
     sighting_of_plate,
     sighting_of_spheres,
 )
-from depthcell.calib.drift_trend import FEWEST_FRAMES, DepthTrend, depth_trend
-from depthcell.calib.health import DECISIONS, VALID_DAYS, HealthCheck, HealthRecord, add_record, health_record
+from depthcell.calib.verify.drift_trend import FEWEST_FRAMES, DepthTrend, depth_trend
+from depthcell.calib.verify.health import DECISIONS, VALID_DAYS, HealthCheck, HealthRecord, add_record, health_record
 from depthcell.errors import DepthcellError
 from depthcell.fusion.fuse import PartAccumulator
 from depthcell.inspect.placements import SETTINGS, points_of_view

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from depthcell import __version__
 from depthcell.acquisition.partfolder import PartFolder
 from depthcell.calib.cell import Cell
-from depthcell.calib.health import health_path
+from depthcell.calib.verify.health import health_path
 from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.align import Alignment
 from depthcell.fusion.fuse import FusedPart, PartAccumulator

@@ -10,7 +10,7 @@ from depthcell.acquisition.frameset import FrameSet
 from depthcell.acquisition.partfolder import PartFolder, find_parts
 from depthcell.acquisition.synchronizer import SyncSettings
 from depthcell.calib.cell import Cell
-from depthcell.calib.health import health_path
+from depthcell.calib.verify.health import health_path
 from depthcell.errors import DepthcellError, Reason
 from depthcell.inspect.inspection import Inspection, Inspector
 from depthcell.inspect.pictures import view_pictures

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from depthcell.acquisition.frameset import FrameSet
 from depthcell.acquisition.partfolder import PartFolder, find_parts
-from depthcell.calib.acceptance import MERGED
-from depthcell.calib.acceptance_points import SurfacePoints
 from depthcell.calib.cell import Cell
+from depthcell.calib.verify.acceptance import MERGED
+from depthcell.calib.verify.acceptance_points import SurfacePoints
 from depthcell.errors import DepthcellError
 from depthcell.fusion.fuse import FusedPart, FusionSettings, PartAccumulator
 from depthcell.fusion.partcloud import PartCloud

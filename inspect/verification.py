@@ -10,11 +10,11 @@ import numpy as np
 
 from depthcell import __version__
 from depthcell.acquisition.partfolder import INSPECTIONS_FOLDER
-from depthcell.calib.acceptance import MERGED, Limits, Tested, judged, outcome, worst
-from depthcell.calib.acceptance_evaluation import Evaluated, evaluate
-from depthcell.calib.artefact import Artefact, BoardArtefact, load_artefact, parse_artefact
 from depthcell.calib.cell import Cell
-from depthcell.calib.health import DECISIONS, VALID_DAYS, HealthCheck, HealthRecord, add_record, health_record
+from depthcell.calib.verify.acceptance import MERGED, Limits, Tested, judged, outcome, worst
+from depthcell.calib.verify.acceptance_evaluation import Evaluated, evaluate
+from depthcell.calib.verify.artefact import Artefact, BoardArtefact, load_artefact, parse_artefact
+from depthcell.calib.verify.health import DECISIONS, VALID_DAYS, HealthCheck, HealthRecord, add_record, health_record
 from depthcell.errors import DepthcellError
 from depthcell.files import write_text
 from depthcell.inspect.placements import Placement, read_placements

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from depthcell.calib.acceptance import MERGED, Tested, worst
-from depthcell.calib.acceptance_evaluation import Evaluated
 from depthcell.calib.conformity import COVERAGE_FACTOR
+from depthcell.calib.verify.acceptance import MERGED, Tested, worst
+from depthcell.calib.verify.acceptance_evaluation import Evaluated
 from depthcell.files import written_beside
 from depthcell.inspect.drift_run import DriftResult
 from depthcell.inspect.verification import Shown, Verification

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from depthcell.calib.cell import Cell
-from depthcell.calib.health import VALID_DAYS, add_record
-from depthcell.calib.onchip import on_chip_health, on_chip_record
+from depthcell.calib.verify.health import VALID_DAYS, add_record
+from depthcell.calib.verify.onchip import on_chip_health, on_chip_record
 from depthcell.inspect.drift_run import DriftPlan, DriftResult, run_drift
 from depthcell.inspect.terminal import wide_console
 from depthcell.inspect.verification import VerifyPlan, as_json, verify

@@ -11,9 +11,9 @@ from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.simulator.rig import looking_at
 from depthcell.acquisition.simulator.stereo import correlated_noise
 from depthcell.acquisition.transform import FloatArray, RigidTransform
-from depthcell.calib.acceptance_points import SurfacePoints
 from depthcell.calib.cell import Cell, CellCamera, DisparityNoise, camera_covariance
 from depthcell.calib.depthcorrection import DepthCorrection
+from depthcell.calib.verify.acceptance_points import SurfacePoints
 
 SERIALS = ("1001", "1002", "1003")
 NOISE = DisparityNoise(temporal_px=0.0, fixed_px=0.03, correlation_px=3.0)

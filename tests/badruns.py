@@ -13,10 +13,10 @@ from depthcell.acquisition.simulator.recordingwriter import write_recording
 from depthcell.acquisition.simulator.targetbodies import Target
 from depthcell.acquisition.simulator.targetrun import Session
 from depthcell.calib import simulated_run
-from depthcell.calib.board import Board
 from depthcell.calib.calibrate_run import Calibrated, calibrate
 from depthcell.calib.calibrate_run import CalibrationPlan as Asked
 from depthcell.calib.simulated_run import CalibrationSettings, simulate_calibration
+from depthcell.calib.target.board import Board
 
 SPEC = "charuco:9x6:30mm"
 SERIALS = ("415000001", "415000002", "415000003")

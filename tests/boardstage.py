@@ -13,9 +13,9 @@ from depthcell.acquisition.camerasettings import StreamSettings
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.simulator.softwarecamera import SoftwareBus, SoftwareCamera
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board
-from depthcell.calib.board_scene import BoardLight, board_image
-from depthcell.calib.guidance import DIRECTIONS, facing_pose
+from depthcell.calib.guiding.guidance import DIRECTIONS, facing_pose
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.board_scene import BoardLight, board_image
 
 BOARD = Board.parse("charuco:7x5:32mm")
 SIZE = StreamSettings(424, 240, 30)

@@ -6,9 +6,9 @@ import numpy as np
 
 from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.boardview import BoardView
-from depthcell.calib.rig import RigRecording
-from depthcell.calib.synthetic_rig import RigSettings, RigTruth, synthetic_rig
+from depthcell.calib.adjustment.synthetic_rig import RigSettings, RigTruth, synthetic_rig
+from depthcell.calib.solving.rig import RigRecording
+from depthcell.calib.target.boardview import BoardView
 
 COLOR = Intrinsics(1280, 720, 920.0, 920.0, 639.5, 359.5, Distortion.BROWN_CONRADY, (0.1, -0.2, 0.0, 0.0, 0.0))
 

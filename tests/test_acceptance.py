@@ -8,7 +8,9 @@ import pytest
 from artefactscene import Surface, erring_cell, measured, plate, scene_cell, sphere, together
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.acceptance import (
+from depthcell.calib.cell import Cell
+from depthcell.calib.depthcorrection import DepthCorrection
+from depthcell.calib.verify.acceptance import (
     Characteristic,
     Limits,
     TestValue,
@@ -19,19 +21,17 @@ from depthcell.calib.acceptance import (
     trimmed_range,
     worst,
 )
-from depthcell.calib.acceptance_evaluation import DIAMETER, evaluate
-from depthcell.calib.acceptance_points import SurfacePoints, distance_jacobian, systematic_u_m
-from depthcell.calib.acceptance_shapes import (
+from depthcell.calib.verify.acceptance_evaluation import DIAMETER, evaluate
+from depthcell.calib.verify.acceptance_points import SurfacePoints, distance_jacobian, systematic_u_m
+from depthcell.calib.verify.acceptance_shapes import (
     find_plate,
     find_spheres,
     fit_plane,
     fit_sphere,
     sphere_bias_m,
 )
-from depthcell.calib.acceptance_steps import find_faces, fit_faces
-from depthcell.calib.artefact import Artefact, BallBar, BoardArtefact, Plate, Sphere, StepGauge
-from depthcell.calib.cell import Cell
-from depthcell.calib.depthcorrection import DepthCorrection
+from depthcell.calib.verify.acceptance_steps import find_faces, fit_faces
+from depthcell.calib.verify.artefact import Artefact, BallBar, BoardArtefact, Plate, Sphere, StepGauge
 from depthcell.errors import DepthcellError
 
 SPHERE = Sphere(kind="sphere", diameter_mm=50, diameter_u_mm=0.001)

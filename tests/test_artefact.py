@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from depthcell.calib.artefact import (
+from depthcell.calib.verify.artefact import (
     ARTEFACT_FILE,
     BallBar,
     BoardArtefact,

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from rigrecording import COLOR, recorded
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board
-from depthcell.calib.boardview import BoardView
-from depthcell.calib.rig import RigRecording, SolveSettings, solve_rig
-from depthcell.calib.synthetic_rig import RigSettings, RigTruth
+from depthcell.calib.adjustment.synthetic_rig import RigSettings, RigTruth
+from depthcell.calib.solving.rig import RigRecording, SolveSettings, solve_rig
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.boardview import BoardView
 from depthcell.errors import DepthcellError, Reason
 
 QUICK = SolveSettings(choose_lenses=False, compare_halves=False)

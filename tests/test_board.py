@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depthcell.calib.board import MARKER_KINDS, Board, BoardKind, marker_dictionary, opencv_charuco
-from depthcell.calib.board_picture import board_picture, board_shapes, mark_rectangle_m
+from depthcell.calib.target.board import MARKER_KINDS, Board, BoardKind, marker_dictionary, opencv_charuco
+from depthcell.calib.target.board_picture import board_picture, board_shapes, mark_rectangle_m
 from depthcell.errors import DepthcellError
 
 SPECS = (

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from depthcell.calib.board import Board
-from depthcell.calib.board_pdf import PrintedPage, speckle, write_board_pdf
-from depthcell.calib.board_picture import board_shapes
-from depthcell.calib.detect import detect
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.board_pdf import PrintedPage, speckle, write_board_pdf
+from depthcell.calib.target.board_picture import board_shapes
+from depthcell.calib.target.detect import detect
 from depthcell.errors import DepthcellError
 
 POINTS_PER_MM = 72 / 25.4

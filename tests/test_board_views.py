@@ -7,10 +7,10 @@ from scipy.spatial.transform import Rotation
 from depthcell.acquisition.frameset import CameraFrame, ColorImage, FrameSet, InfraredImage
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board
-from depthcell.calib.board_scene import BoardLight, board_image, true_pixels
-from depthcell.calib.board_views import BoardImage, board_views, frameset_images
-from depthcell.calib.imagequality import QualityIssue
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.board_scene import BoardLight, board_image, true_pixels
+from depthcell.calib.target.board_views import BoardImage, board_views, frameset_images
+from depthcell.calib.target.imagequality import QualityIssue
 from depthcell.errors import DepthcellError
 
 LENS = Intrinsics(320, 240, 260.0, 260.0, 159.5, 119.5)

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from depthcell.acquisition.intrinsics import Distortion
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.boardview import BoardView, DepthTiles
-from depthcell.calib.bundle import BundleProblem, BundleSettings, BundleSolution, solve_bundle
-from depthcell.calib.bundle_adjustment import Adjustment
-from depthcell.calib.bundle_coverage import motion_between, rig_errors
-from depthcell.calib.bundle_normal import CommonError, information_of
-from depthcell.calib.synthetic_rig import D415_LIKE, RigSettings, RigTruth, synthetic_rig
+from depthcell.calib.adjustment.bundle import BundleProblem, BundleSettings, BundleSolution, solve_bundle
+from depthcell.calib.adjustment.bundle_adjustment import Adjustment
+from depthcell.calib.adjustment.bundle_coverage import motion_between, rig_errors
+from depthcell.calib.adjustment.bundle_normal import CommonError, information_of
+from depthcell.calib.adjustment.synthetic_rig import D415_LIKE, RigSettings, RigTruth, synthetic_rig
+from depthcell.calib.target.boardview import BoardView, DepthTiles
 from depthcell.errors import DepthcellError
 
 SMALL = RigSettings(cameras=2, instants=8, spread_m=0.05, tilt_rad=0.7, tiles=(4, 3))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from depthcell.acquisition.intrinsics import Distortion
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.bundle import BundleProblem, BundleSolution, solve_bundle
-from depthcell.calib.bundle_covariance import (
+from depthcell.calib.adjustment.bundle import BundleProblem, BundleSolution, solve_bundle
+from depthcell.calib.adjustment.bundle_covariance import (
     adjoint_of,
     cell_camera,
     cell_covariance,
@@ -18,9 +18,9 @@ from depthcell.calib.bundle_covariance import (
     color_transform,
     public_correction,
 )
-from depthcell.calib.bundle_coverage import QUIET, motion_between
+from depthcell.calib.adjustment.bundle_coverage import QUIET, motion_between
+from depthcell.calib.adjustment.synthetic_rig import D415_LIKE, RigSettings, RigTruth, synthetic_rig
 from depthcell.calib.cell import Cell, DisparityNoise
-from depthcell.calib.synthetic_rig import D415_LIKE, RigSettings, RigTruth, synthetic_rig
 from depthcell.errors import DepthcellError
 
 RIG = RigSettings(

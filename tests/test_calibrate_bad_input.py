@@ -13,7 +13,7 @@ from badruns import PLACES, SERIALS, SPEC, Studio, calibrated, worst_deviations
 from depthcell import cli
 from depthcell.acquisition.simulator.calibrationcell import Bump, Faults
 from depthcell.calib import calibrate_run
-from depthcell.calib.imagequality import QualityIssue
+from depthcell.calib.target.imagequality import QualityIssue
 from depthcell.errors import DepthcellError, Reason
 
 ALL = tuple(range(PLACES))

@@ -14,7 +14,7 @@ from depthcell.acquisition.simulator.calibrationtruth import CalibrationTruth
 from depthcell.acquisition.simulator.targetbodies import Target
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import Cell
-from depthcell.calib.certificate import verify_certificate
+from depthcell.calib.certify.certificate import verify_certificate
 from depthcell.calib.seal import fingerprint, station_public_key
 from depthcell.calib.simulated_run import CalibrationSettings, simulate_calibration
 

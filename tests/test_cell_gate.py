@@ -8,7 +8,7 @@ from stagedpart import RECIPE, Part, Stage, plate_cell, plate_mesh, recorded
 
 from depthcell.acquisition.simulator.partmesh import save_stl
 from depthcell.calib.cell import Cell
-from depthcell.calib.health import HealthRecord, add_record, health_path, health_record
+from depthcell.calib.verify.health import HealthRecord, add_record, health_path, health_record
 from depthcell.inspect.cell_gate import CellGate
 from depthcell.inspect.recipe import CellSection, Recipe
 from depthcell.inspect.verdict import Decision

@@ -20,13 +20,13 @@ from PIL import Image
 from depthcell.acquisition.intrinsics import Distortion
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import Cell, CellCamera, camera_covariance
-from depthcell.calib.certificate import (
+from depthcell.calib.certify.certificate import (
     CONTENT_PURPOSE,
     signature_path,
     verify_certificate,
     write_certificate,
 )
-from depthcell.calib.certificate_content import (
+from depthcell.calib.certify.certificate_content import (
     CertificateContent,
     Check,
     Coverage,
@@ -40,8 +40,8 @@ from depthcell.calib.certificate_content import (
     ResultTable,
     content_digest,
 )
-from depthcell.calib.certificate_results import certified_camera, pose_slope, results_of
-from depthcell.calib.certificate_sections import (
+from depthcell.calib.certify.certificate_results import certified_camera, pose_slope, results_of
+from depthcell.calib.certify.certificate_sections import (
     Paragraph,
     Table,
     format_interval,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from studydata import FLOWRATE_PUBLISHED, PISTON_RINGS_PUBLISHED
 
-from depthcell.calib.controlchart import ChartKind, c4, control_chart, d2, d3, moving_range_variation
-from depthcell.calib.controlchart_rules import NELSON, WESTERN_ELECTRIC, signals_of
+from depthcell.calib.study.controlchart import ChartKind, c4, control_chart, d2, d3, moving_range_variation
+from depthcell.calib.study.controlchart_rules import NELSON, WESTERN_ELECTRIC, signals_of
 from depthcell.errors import DepthcellError, Reason
 
 

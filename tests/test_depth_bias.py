@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.depth_bias import BiasSettings, BoardDepth, Order, depth_errors_m, fit_correction
-from depthcell.calib.depth_synthetic import DepthScene, drawn_views
+from depthcell.calib.depth.depth_bias import BiasSettings, BoardDepth, Order, depth_errors_m, fit_correction
+from depthcell.calib.depth.depth_synthetic import DepthScene, drawn_views
 from depthcell.calib.depthcorrection import DepthCorrection
 from depthcell.calib.propagation import wave_terms
 from depthcell.errors import DepthcellError

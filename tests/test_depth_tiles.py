@@ -11,7 +11,7 @@ from depthcell.acquisition.simulator.cameras import StereoModel, SystematicError
 from depthcell.acquisition.simulator.stereo import StereoNoise, StereoView, correlated_noise, frame_counts, matched
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import DisparityNoise
-from depthcell.calib.depth_tiles import BoardPlace, TileSettings, independent_patches, tiled_depth
+from depthcell.calib.depth.depth_tiles import BoardPlace, TileSettings, independent_patches, tiled_depth
 from depthcell.errors import DepthcellError
 
 MODEL: StereoModel = replace(stereo_model("D435"), focal_px=220.0)

@@ -9,12 +9,12 @@ from scipy.spatial.transform import Rotation
 
 from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board, opencv_charuco
-from depthcell.calib.board_scene import BoardLight, board_image, true_pixels
-from depthcell.calib.detect import Detection, detect
-from depthcell.calib.detect_circle import ellipse_shift_px
-from depthcell.calib.detect_corner import CornerStart, fit_corners
-from depthcell.calib.detect_marker import local_homographies
+from depthcell.calib.target.board import Board, opencv_charuco
+from depthcell.calib.target.board_scene import BoardLight, board_image, true_pixels
+from depthcell.calib.target.detect import Detection, detect
+from depthcell.calib.target.detect_circle import ellipse_shift_px
+from depthcell.calib.target.detect_corner import CornerStart, fit_corners
+from depthcell.calib.target.detect_marker import local_homographies
 from depthcell.errors import DepthcellError
 
 PINHOLE = Intrinsics(480, 320, 330.0, 330.0, 239.5, 159.5)

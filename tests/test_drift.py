@@ -9,10 +9,10 @@ import pytest
 from artefactscene import SERIALS, erring_cell, measured, plate, scene_cell, sphere
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board
 from depthcell.calib.cell import Cell
-from depthcell.calib.drift import DriftReference, Sighting, check_drift, reference_path
-from depthcell.calib.drift_sighting import (
+from depthcell.calib.target.board import Board
+from depthcell.calib.verify.drift import DriftReference, Sighting, check_drift, reference_path
+from depthcell.calib.verify.drift_sighting import (
     BoardSeen,
     board_turn,
     plate_middle,
@@ -20,7 +20,7 @@ from depthcell.calib.drift_sighting import (
     sighting_of_plate,
     sighting_of_spheres,
 )
-from depthcell.calib.drift_trend import depth_trend
+from depthcell.calib.verify.drift_trend import depth_trend
 from depthcell.errors import DepthcellError
 
 BALL = sphere((0.01, 0.0, 0.02), 0.05)

@@ -13,10 +13,11 @@ from PIL import Image
 
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board
-from depthcell.calib.bundle import BundleProblem, BundleSolution, solve_bundle
-from depthcell.calib.certificate_pictures import board_aspect
-from depthcell.calib.guidance import (
+from depthcell.calib.adjustment.bundle import BundleProblem, BundleSolution, solve_bundle
+from depthcell.calib.adjustment.synthetic_rig import RigSettings, synthetic_rig
+from depthcell.calib.certify.certificate_pictures import board_aspect
+from depthcell.calib.certify.uncertaintymap import Volume
+from depthcell.calib.guiding.guidance import (
     DIRECTIONS,
     GuidanceSettings,
     advise,
@@ -26,12 +27,11 @@ from depthcell.calib.guidance import (
     guide,
     pose_in_words,
 )
-from depthcell.calib.guidance_information import Advice, knowledge_of, new_information, visible_features
-from depthcell.calib.guidance_recording import guide_recording
-from depthcell.calib.rig import RigRecording
-from depthcell.calib.synthetic_rig import RigSettings, synthetic_rig
-from depthcell.calib.synthetic_showing import shown, true_pose
-from depthcell.calib.uncertaintymap import Volume
+from depthcell.calib.guiding.guidance_information import Advice, knowledge_of, new_information, visible_features
+from depthcell.calib.guiding.guidance_recording import guide_recording
+from depthcell.calib.guiding.synthetic_showing import shown, true_pose
+from depthcell.calib.solving.rig import RigRecording
+from depthcell.calib.target.board import Board
 from depthcell.errors import DepthcellError
 
 RIG = RigSettings(cameras=2, instants=6)
@@ -244,7 +244,7 @@ def test_what_the_adjustment_lacks_is_passed_on(start: Start, monkeypatch: pytes
     def refused(*_: object) -> BundleSolution:
         raise DepthcellError("adjustment: the views of depth:000 leave its fx_px open")
 
-    monkeypatch.setattr("depthcell.calib.guidance.solve_bundle", refused)
+    monkeypatch.setattr("depthcell.calib.guiding.guidance.solve_bundle", refused)
     with pytest.raises(DepthcellError, match=r"too little data .*leave its fx_px open"):
         guide(start.problem, VOLUME)
 

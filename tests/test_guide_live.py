@@ -22,17 +22,17 @@ from depthcell.acquisition.recordedframe import StreamKind
 from depthcell.acquisition.recording import open_recording
 from depthcell.acquisition.simulator.softwarecamera import SoftwareBus, SoftwareCamera
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib import guide_live
 from depthcell.calib.board_recordings import board_recordings
-from depthcell.calib.board_views import views_of
-from depthcell.calib.board_watch import SAMPLE, SAMPLE_APART_NS, BoardWatch, sample_of
 from depthcell.calib.calibrate_run import CalibrationPlan, calibrate, centred_on
 from depthcell.calib.factory import NOISE
-from depthcell.calib.guidance import GuidanceSettings
-from depthcell.calib.guidance_information import Advice
-from depthcell.calib.guide_live import LiveGuide, Person, board_cameras, on_terminal
-from depthcell.calib.guide_run import advise_on
+from depthcell.calib.guiding import guide_live
+from depthcell.calib.guiding.board_watch import SAMPLE, SAMPLE_APART_NS, BoardWatch, sample_of
+from depthcell.calib.guiding.guidance import GuidanceSettings
+from depthcell.calib.guiding.guidance_information import Advice
+from depthcell.calib.guiding.guide_live import LiveGuide, Person, board_cameras, on_terminal
+from depthcell.calib.guiding.guide_run import advise_on
 from depthcell.calib.observation import observe
+from depthcell.calib.target.board_views import views_of
 from depthcell.cli import main
 from depthcell.errors import DepthcellError, Reason
 

@@ -10,11 +10,11 @@ from matplotlib.collections import PathCollection
 from matplotlib.image import AxesImage
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board_views import BoardViews, Place
-from depthcell.calib.boardview import BoardView, DepthTiles
-from depthcell.calib.detect import detect
-from depthcell.calib.guide_pictures import LARGEST_BYTES, Shown, _written, draw_found, early, shrunk
+from depthcell.calib.certify.guide_pictures import LARGEST_BYTES, Shown, _written, draw_found, early, shrunk
 from depthcell.calib.observation import Device, Observation
+from depthcell.calib.target.board_views import BoardViews, Place
+from depthcell.calib.target.boardview import BoardView, DepthTiles
+from depthcell.calib.target.detect import detect
 from depthcell.errors import DepthcellError
 
 

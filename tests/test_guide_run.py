@@ -10,10 +10,10 @@ from PIL import Image
 from depthcell.acquisition.simulator.calibrationcell import CalibrationPlan, build_calibration_cell
 from depthcell.acquisition.simulator.targetbodies import Target
 from depthcell.acquisition.simulator.targetrun import Session, plan_session, record_session
-from depthcell.calib.board import Board
-from depthcell.calib.guidance_information import Advice
-from depthcell.calib.guide_run import advise_from
+from depthcell.calib.guiding.guidance_information import Advice
+from depthcell.calib.guiding.guide_run import advise_from
 from depthcell.calib.simulated_run import board_print
+from depthcell.calib.target.board import Board
 from depthcell.errors import DepthcellError
 
 BOARD = Board.parse("charuco:9x6:30mm")

@@ -13,7 +13,7 @@ from rich.console import Console
 from scipy.spatial.transform import Rotation
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.handeye import (
+from depthcell.calib.robot.handeye import (
     CameraPoses,
     HandEye,
     HandEyeSettings,
@@ -21,12 +21,12 @@ from depthcell.calib.handeye import (
     calibrate_handeye,
     handeye_of,
 )
-from depthcell.calib.handeye_problem import HandEyeState, Samples, chart, misfit
-from depthcell.calib.handeye_refine import NoiseModel, inefficiency
-from depthcell.calib.handeye_report import handeye_json, handeye_sentence, handeye_table
-from depthcell.calib.handeye_simulated import HandEyeScene, SimulatedHandEye, simulate_handeye
-from depthcell.calib.handeye_start import check_motion, guess_offset
-from depthcell.calib.handeye_trajectory import Poses, Trajectory, read_trajectory
+from depthcell.calib.robot.handeye_problem import HandEyeState, Samples, chart, misfit
+from depthcell.calib.robot.handeye_refine import NoiseModel, inefficiency
+from depthcell.calib.robot.handeye_report import handeye_json, handeye_sentence, handeye_table
+from depthcell.calib.robot.handeye_simulated import HandEyeScene, SimulatedHandEye, simulate_handeye
+from depthcell.calib.robot.handeye_start import check_motion, guess_offset
+from depthcell.calib.robot.handeye_trajectory import Poses, Trajectory, read_trajectory
 from depthcell.errors import DepthcellError, Reason
 
 DATA = Path(__file__).parent / "data" / "handeye_asl"

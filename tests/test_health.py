@@ -8,7 +8,7 @@ import pytest
 from artefactscene import scene_cell
 
 from depthcell.calib.cell import Cell
-from depthcell.calib.health import HealthCheck, HealthRecord, add_record, health_path, health_record, load_health
+from depthcell.calib.verify.health import HealthCheck, HealthRecord, add_record, health_path, health_record, load_health
 from depthcell.errors import DepthcellError
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -7,10 +7,10 @@ from scipy.spatial.transform import Rotation
 
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board
-from depthcell.calib.board_scene import BoardLight, board_image
-from depthcell.calib.detect import detect
-from depthcell.calib.imagequality import ImageIssue, QualityIssue, bend_px, judge, pitch_px
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.board_scene import BoardLight, board_image
+from depthcell.calib.target.detect import detect
+from depthcell.calib.target.imagequality import ImageIssue, QualityIssue, bend_px, judge, pitch_px
 
 LENS = Intrinsics(480, 320, 330.0, 330.0, 239.5, 159.5)
 SPECS = (

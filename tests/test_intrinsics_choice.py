@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from rigrecording import recorded
 
 from depthcell.acquisition.intrinsics import Distortion, Intrinsics
-from depthcell.calib.board import Board
-from depthcell.calib.boardview import BoardView
-from depthcell.calib.bundle import BundleProblem, BundleSolution, solve_bundle
-from depthcell.calib.bundle_blocks import BoardShape
-from depthcell.calib.intrinsics_choice import (
+from depthcell.calib.adjustment.bundle import BundleProblem, BundleSolution, solve_bundle
+from depthcell.calib.adjustment.bundle_blocks import BoardShape
+from depthcell.calib.adjustment.synthetic_rig import RigSettings
+from depthcell.calib.solving.intrinsics_choice import (
     FACTORY,
     REFERENCE,
     LensChoice,
@@ -22,9 +21,9 @@ from depthcell.calib.intrinsics_choice import (
     choose_intrinsics,
     rough_lens,
 )
-from depthcell.calib.rig_candidate import StreamSight, as_model, fit_candidate, judge_lens, sight_of_stream
-from depthcell.calib.rig_evidence import distance_px, distinct_views, require_evidence, weigh_evidence
-from depthcell.calib.rig_lens import (
+from depthcell.calib.solving.rig_candidate import StreamSight, as_model, fit_candidate, judge_lens, sight_of_stream
+from depthcell.calib.solving.rig_evidence import distance_px, distinct_views, require_evidence, weigh_evidence
+from depthcell.calib.solving.rig_lens import (
     as_supported,
     fit_lens,
     image_grid,
@@ -34,7 +33,8 @@ from depthcell.calib.rig_lens import (
     start_intrinsics,
     without_outliers,
 )
-from depthcell.calib.synthetic_rig import RigSettings
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.boardview import BoardView
 from depthcell.errors import DepthcellError
 
 PINHOLE = Intrinsics(848, 480, 609.0, 609.0, 423.5, 239.5)

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depthcell.acquisition.intrinsics import Distortion, Intrinsics
-from depthcell.calib.cell import lens_names
-from depthcell.calib.lens import (
+from depthcell.calib.adjustment.lens import (
     SUPPORTED,
     lens_from_vector,
     lens_vector,
@@ -16,6 +15,7 @@ from depthcell.calib.lens import (
     project_with_jacobians,
     sight_of,
 )
+from depthcell.calib.cell import lens_names
 from depthcell.errors import DepthcellError
 
 SCALES = np.array([0.2, 0.1, 0.01, 0.01, 0.05, 0.2, 0.1, 0.05, 0.01, 0.01, 0.01, 0.01])

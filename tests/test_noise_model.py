@@ -9,7 +9,7 @@ from depthcell.acquisition.frameset import DepthImage
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.simulator.cameras import StereoModel, SystematicError, stereo_model
 from depthcell.acquisition.simulator.stereo import StereoNoise, StereoView, correlated_noise, frame_counts, matched
-from depthcell.calib.noise_model import NoiseMeasurement, PlateFrames, measure_noise, place_noise
+from depthcell.calib.depth.noise_model import NoiseMeasurement, PlateFrames, measure_noise, place_noise
 from depthcell.errors import DepthcellError
 
 MODEL: StereoModel = replace(stereo_model("D435"), focal_px=220.0, units_m=1e-4)

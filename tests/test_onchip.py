@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from depthcell.acquisition.sdk import realsense
-from depthcell.calib import onchip
-from depthcell.calib.onchip import OnChipHealth, on_chip_health, on_chip_record
+from depthcell.calib.verify import onchip
+from depthcell.calib.verify.onchip import OnChipHealth, on_chip_health, on_chip_record
 from depthcell.errors import DepthcellError, Reason
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from depthcell.acquisition.simulator.cameras import CameraModel, stereo_model
 from depthcell.acquisition.simulator.stereo import StereoNoise
-from depthcell.calib.plan import PlannedDefect, PlanRequest, defect_shape, defect_weights, parse_defect, plan
-from depthcell.calib.plan_report import plan_json, plan_lines, smallest_over_distance, write_plan_picture
-from depthcell.calib.plan_trial import try_plan
+from depthcell.calib.planning.plan import PlannedDefect, PlanRequest, defect_shape, defect_weights, parse_defect, plan
+from depthcell.calib.planning.plan_report import plan_json, plan_lines, smallest_over_distance, write_plan_picture
+from depthcell.calib.planning.plan_trial import try_plan
 from depthcell.errors import DepthcellError
 
 DENT, SCRATCH = PlannedDefect.DENT, PlannedDefect.SCRATCH

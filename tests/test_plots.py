@@ -13,13 +13,25 @@ from matplotlib.quiver import Quiver
 from PIL import Image
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib import certificate_pictures
-from depthcell.calib.board import Board
-from depthcell.calib.bundle import BundleProblem, BundleSolution, solve_bundle
-from depthcell.calib.certificate_pictures import board_aspect, depth_bias, difference_maps, pictures_of, stream_evidence
-from depthcell.calib.plots import cells_of, png_of, round_step
-from depthcell.calib.plots_maps import DepthBias, DifferenceMap, draw_depth_bias, draw_differences, draw_uncertainty
-from depthcell.calib.plots_views import (
+from depthcell.calib.adjustment.bundle import BundleProblem, BundleSolution, solve_bundle
+from depthcell.calib.adjustment.synthetic_rig import RigSettings, RigTruth, synthetic_rig, true_depth_read_m
+from depthcell.calib.certify import certificate_pictures
+from depthcell.calib.certify.certificate_pictures import (
+    board_aspect,
+    depth_bias,
+    difference_maps,
+    pictures_of,
+    stream_evidence,
+)
+from depthcell.calib.certify.plots import cells_of, png_of, round_step
+from depthcell.calib.certify.plots_maps import (
+    DepthBias,
+    DifferenceMap,
+    draw_depth_bias,
+    draw_differences,
+    draw_uncertainty,
+)
+from depthcell.calib.certify.plots_views import (
     StreamEvidence,
     coverage,
     draw_coverage,
@@ -27,9 +39,9 @@ from depthcell.calib.plots_views import (
     draw_poses,
     draw_residuals,
 )
-from depthcell.calib.synthetic_rig import RigSettings, RigTruth, synthetic_rig, true_depth_read_m
-from depthcell.calib.uncertaintymap import PointUncertainty, UncertaintyMap, Volume
-from depthcell.calib.validation_halves import compare_halves
+from depthcell.calib.certify.uncertaintymap import PointUncertainty, UncertaintyMap, Volume
+from depthcell.calib.solving.validation_halves import compare_halves
+from depthcell.calib.target.board import Board
 from depthcell.errors import DepthcellError
 
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from rigrecording import COLOR, recorded
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board
-from depthcell.calib.intrinsics_choice import REFERENCE
-from depthcell.calib.rig import RigRecording, RigSolution, SolveSettings, solve_rig
-from depthcell.calib.rig_candidate import as_model
-from depthcell.calib.suspicion import Suspicion
-from depthcell.calib.synthetic_rig import RigSettings, RigTruth
+from depthcell.calib.adjustment.synthetic_rig import RigSettings, RigTruth
+from depthcell.calib.solving.intrinsics_choice import REFERENCE
+from depthcell.calib.solving.rig import RigRecording, RigSolution, SolveSettings, solve_rig
+from depthcell.calib.solving.rig_candidate import as_model
+from depthcell.calib.solving.suspicion import Suspicion
+from depthcell.calib.target.board import Board
 from depthcell.errors import DepthcellError
 
 RIG = RigSettings(cameras=3, instants=20)

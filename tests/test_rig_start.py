@@ -10,13 +10,13 @@ from rigrecording import COLOR, recorded
 from scipy.spatial.transform import Rotation
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board
-from depthcell.calib.boardview import BoardView
-from depthcell.calib.rig import RigRecording
-from depthcell.calib.rig_pose import board_poses, is_usable, robust_mean
-from depthcell.calib.rig_split import held_out_instants
-from depthcell.calib.rig_start import RigInput, RigStart, start_rig, tied_groups
-from depthcell.calib.synthetic_rig import D415_LIKE, RigSettings, RigTruth
+from depthcell.calib.adjustment.synthetic_rig import D415_LIKE, RigSettings, RigTruth
+from depthcell.calib.solving.rig import RigRecording
+from depthcell.calib.solving.rig_pose import board_poses, is_usable, robust_mean
+from depthcell.calib.solving.rig_split import held_out_instants
+from depthcell.calib.solving.rig_start import RigInput, RigStart, start_rig, tied_groups
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.boardview import BoardView
 from depthcell.errors import DepthcellError
 
 CLEAN = RigSettings(cameras=3, instants=10, tiles=(0, 0), warp_u_m=0.0, board_scale_u=0.0, lens_u=0.0)

@@ -29,10 +29,7 @@ from depthcell.acquisition.simulator.shapes import Warp
 from depthcell.acquisition.simulator.targetbodies import BAR_DISTANCE_MM, SPHERE_MM, Target
 from depthcell.acquisition.simulator.targetrun import PLACEMENTS, Session, plan_session, record_session
 from depthcell.calib import simulated_run
-from depthcell.calib.artefact import Plate, load_artefact
-from depthcell.calib.board import Board
 from depthcell.calib.depthcorrection import DepthCorrection
-from depthcell.calib.detect import detect
 from depthcell.calib.simulated_run import (
     CalibrationSettings,
     RecordingTask,
@@ -41,6 +38,9 @@ from depthcell.calib.simulated_run import (
     make_room,
     simulate_calibration,
 )
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.detect import detect
+from depthcell.calib.verify.artefact import Plate, load_artefact
 from depthcell.cli import main
 from depthcell.errors import DepthcellError
 

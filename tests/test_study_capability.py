@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from studydata import PISTON_RINGS_PUBLISHED, written
 
-from depthcell.calib.controlchart import ChartKind
-from depthcell.calib.study_capability import CapabilitySettings, capability_of, study_capability
-from depthcell.calib.study_table import StudyTable
+from depthcell.calib.study.controlchart import ChartKind
+from depthcell.calib.study.study_capability import CapabilitySettings, capability_of, study_capability
+from depthcell.calib.study.study_table import StudyTable
 from depthcell.errors import DepthcellError, Reason
 
 LIMITS = CapabilitySettings(lower=73.95, upper=74.05)

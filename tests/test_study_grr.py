@@ -8,9 +8,9 @@ import pytest
 from scipy.special import chdtri
 from studydata import grr_csv, written
 
-from depthcell.calib import study_grr as module
-from depthcell.calib.study_grr import GrrSettings, GrrStudy, grr_of, study_grr
-from depthcell.calib.study_table import StudyTable
+from depthcell.calib.study import study_grr as module
+from depthcell.calib.study.study_grr import GrrSettings, GrrStudy, grr_of, study_grr
+from depthcell.calib.study.study_table import StudyTable
 from depthcell.errors import DepthcellError, Reason
 
 

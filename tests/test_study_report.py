@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 from studydata import FLOWRATE_PUBLISHED, grr_csv, linearity_csv, written
 
-from depthcell.calib.study_capability import CapabilitySettings, study_capability
-from depthcell.calib.study_grr import study_grr
-from depthcell.calib.study_report import Study, study_json, study_sentence, study_tables, write_study
-from depthcell.calib.study_type1 import Type1Settings, study_type1
+from depthcell.calib.study.study_capability import CapabilitySettings, study_capability
+from depthcell.calib.study.study_grr import study_grr
+from depthcell.calib.study.study_report import Study, study_json, study_sentence, study_tables, write_study
+from depthcell.calib.study.study_type1 import Type1Settings, study_type1
 from depthcell.errors import DepthcellError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from studydata import written
 
-from depthcell.calib.study_table import read_study_table
+from depthcell.calib.study.study_table import read_study_table
 from depthcell.errors import DepthcellError, Reason
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import special, stats
 from studydata import BIAS_PUBLISHED, LINEARITY_PUBLISHED, linearity_csv, written
 
-from depthcell.calib.study_type1 import Type1Settings, study_type1
+from depthcell.calib.study.study_type1 import Type1Settings, study_type1
 from depthcell.errors import DepthcellError, Reason
 
 SETTINGS = Type1Settings(tolerance=10.0, resolution=0.1)

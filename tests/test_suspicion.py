@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from rigrecording import COLOR, recorded
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board
-from depthcell.calib.boardview import BoardView
-from depthcell.calib.rig import RigRecording
-from depthcell.calib.rig_standing import StandingRig
-from depthcell.calib.suspicion import Suspected, Suspicion, SuspicionLimits, refuse_suspected, suspect_views
-from depthcell.calib.suspicion_bump import find_jumps
-from depthcell.calib.suspicion_rig import depth_ratios, suspect_rig
-from depthcell.calib.synthetic_rig import RigSettings, RigTruth
+from depthcell.calib.adjustment.synthetic_rig import RigSettings, RigTruth
+from depthcell.calib.solving.rig import RigRecording
+from depthcell.calib.solving.rig_standing import StandingRig
+from depthcell.calib.solving.suspicion import Suspected, Suspicion, SuspicionLimits, refuse_suspected, suspect_views
+from depthcell.calib.solving.suspicion_bump import find_jumps
+from depthcell.calib.solving.suspicion_rig import depth_ratios, suspect_rig
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.boardview import BoardView
 from depthcell.errors import DepthcellError
 
 RIG = RigSettings(cameras=3, instants=16, color=COLOR, lens_u=0.01)

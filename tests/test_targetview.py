@@ -13,9 +13,9 @@ from depthcell.acquisition.simulator.shapes import Ball, Shape, Sheet, Warp
 from depthcell.acquisition.simulator.targetbodies import Target, artefact_bodies, ground_below
 from depthcell.acquisition.simulator.targetview import light_of, seen_from, view_of
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.board import Board
-from depthcell.calib.detect import detect
 from depthcell.calib.simulated_run import board_print
+from depthcell.calib.target.board import Board
+from depthcell.calib.target.detect import detect
 
 BOARD = Board.parse("charuco:9x6:30mm")
 PRINT = board_print(BOARD)

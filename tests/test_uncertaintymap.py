@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.transform import FloatArray, RigidTransform
 from depthcell.calib.cell import Cell, CellCamera, DisparityNoise
-from depthcell.calib.depthcorrection import DepthCorrection
-from depthcell.calib.uncertaintymap import (
+from depthcell.calib.certify.uncertaintymap import (
     MapSettings,
     Volume,
     part_uncertainties,
@@ -18,6 +17,7 @@ from depthcell.calib.uncertaintymap import (
     sees,
     uncertainty_map,
 )
+from depthcell.calib.depthcorrection import DepthCorrection
 from depthcell.errors import DepthcellError
 
 NOISE = DisparityNoise(temporal_px=0.1, fixed_px=0.03, correlation_px=3.0)

@@ -7,10 +7,9 @@ import pytest
 from rigrecording import recorded
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.boardview import BoardView
-from depthcell.calib.bundle import BundleProblem, BundleSolution, solve_bundle
-from depthcell.calib.synthetic_rig import RigSettings, RigTruth
-from depthcell.calib.validation import (
+from depthcell.calib.adjustment.bundle import BundleProblem, BundleSolution, solve_bundle
+from depthcell.calib.adjustment.synthetic_rig import RigSettings, RigTruth
+from depthcell.calib.solving.validation import (
     HeldOutPlace,
     by_place,
     check_depth,
@@ -20,8 +19,9 @@ from depthcell.calib.validation import (
     stream_jacobians,
     twist_jacobian,
 )
-from depthcell.calib.validation_halves import compare_halves, split_problem
-from depthcell.calib.validation_lengths import check_lengths, far_pairs, measure_corners
+from depthcell.calib.solving.validation_halves import compare_halves, split_problem
+from depthcell.calib.solving.validation_lengths import check_lengths, far_pairs, measure_corners
+from depthcell.calib.target.boardview import BoardView
 from depthcell.errors import DepthcellError
 
 RIG = RigSettings(cameras=3, instants=26, board_scale_u=0.0)
@@ -203,7 +203,7 @@ def projected(solution: BundleSolution, case: Case, views: list[BoardView], T_ce
 def refit_free(
     solution: BundleSolution, case: Case, views: list[BoardView], T_cell_board: RigidTransform
 ) -> list[np.ndarray]:
-    from depthcell.calib.validation import board_points
+    from depthcell.calib.solving.validation import board_points
 
     return [
         solution.streams[view.stream].project(

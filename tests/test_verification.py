@@ -14,11 +14,11 @@ from stagedpart import StagedFolder
 
 from depthcell.acquisition.frameset import FrameSet, InfraredImage
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.artefact import ARTEFACT_FILE
-from depthcell.calib.board import Board
 from depthcell.calib.cell import Cell, CellCamera
-from depthcell.calib.drift import reference_path
-from depthcell.calib.health import health_path, load_health
+from depthcell.calib.target.board import Board
+from depthcell.calib.verify.artefact import ARTEFACT_FILE
+from depthcell.calib.verify.drift import reference_path
+from depthcell.calib.verify.health import health_path, load_health
 from depthcell.errors import DepthcellError
 from depthcell.inspect import drift_run, placements
 from depthcell.inspect.drift_run import DriftPlan, run_drift
