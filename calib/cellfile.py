@@ -245,6 +245,11 @@ def _camera_from_file(content: CameraFile) -> CellCamera:
 def _pose_to_file(transform: RigidTransform) -> PoseFile:
     """Rounded beyond what conversion to a matrix and back loses, so that a cell read and written stays the same."""
     turn_rad = np.round(transform.rotation_vector_rad, ROTATION_DECIMALS) + 0.0  # no negative zero
+    if np.linalg.norm(turn_rad) >= np.pi:
+        # Rounded past half a turn it would come back as the opposite one: a camera that looks straight down.
+        widest = int(np.argmax(np.abs(turn_rad)))
+        turn_rad[widest] -= np.copysign(10.0**-ROTATION_DECIMALS, turn_rad[widest])
+        turn_rad = np.round(turn_rad, ROTATION_DECIMALS)
     return PoseFile(turn_rad.tolist(), transform.translation_m.tolist())
 
 

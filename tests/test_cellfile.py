@@ -41,6 +41,20 @@ def test_a_cell_that_is_read_and_written_keeps_its_identity(turn_rad: list[float
     assert np.abs(read.camera(serial).T_cell_depth.matrix - pose.matrix).max() < 1e-12
 
 
+@pytest.mark.parametrize("axis", [(1, 0, 0), (0, -1, 0), (0.6, 0.8, 0.0), (1, 1, 1), (-0.3, 0.2, 0.9)])
+@pytest.mark.parametrize("short_rad", [0.0, 1e-15, 1e-14, 1e-13, 1e-9])
+def test_a_camera_that_looks_straight_down_keeps_its_identity(
+    axis: tuple[float, float, float], short_rad: float, plate_cell: Cell
+) -> None:
+    turn_rad = (np.pi - short_rad) * np.array(axis) / np.linalg.norm(axis)
+    serial, *_ = plate_cell.cameras
+    pose = RigidTransform.from_rotation_vector("cell", f"depth:{serial}", turn_rad, np.ones(3) / 3)
+    cell = replace(plate_cell, cameras={serial: replace(plate_cell.camera(serial), T_cell_depth=pose)})
+    read = cell_from_text(cell.to_json())
+    assert read.sha256 == cell.sha256
+    assert np.abs(read.camera(serial).T_cell_depth.matrix - pose.matrix).max() < 1e-12
+
+
 def cell_from_text(text: str) -> Cell:
     return cellfile._from_file(msgspec.json.decode(text, type=cellfile.CellFile))
 
