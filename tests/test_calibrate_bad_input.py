@@ -122,7 +122,6 @@ def test_a_bumped_rig_is_one_line_and_no_cell(
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="refused, but a lens is chosen, from what is left, before the rig is searched")
 def test_a_slight_bump_is_named(studio: Studio) -> None:
     said = refusal_of(studio.run("slightly_bumped", Faults(bump=Bump(1, PLACES // 2, shift_m=2e-3, turn_deg=0.2))))
     assert re.search(rf"one of the cameras {SERIALS[0]}, {SERIALS[1]} moved between instants [3-6] and", said), said

@@ -173,6 +173,9 @@ def solve_rig(
     rough = _rough_lenses(recording, seen, lenses, settings) if settings.choose_lenses else lenses
     problem = _problem(recording, start, fitted, {s: rough[s] for s in streams}, settings)
     solution = solve_bundle(problem, settings.bundle)
+    # Before lenses are chosen: a choice among what a bump has spoilt would be refused for another reason.
+    suspected += _new(suspected, suspect_rig(_solved(recording, start, solution), settings.suspicion))
+    refuse_suspected(suspected, settings.tolerated)
     say("choosing lens models", 0.4)
     choices = _choices(recording, problem, solution, lenses, settings) if settings.choose_lenses else {}
     problem, solution, kept = with_choices(problem, solution, choices, settings.bundle, settings.hold_factory)
