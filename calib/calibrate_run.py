@@ -71,12 +71,14 @@ class Calibrated:
         observation: what was seen.
         rig: how it was solved, and how good it is.
         noise_from: what the noise was measured on, in words.
+        noise_recordings: the files that it was measured on; empty where it was not.
     """
 
     cell: Cell
     observation: Observation
     rig: RigSolution
     noise_from: str
+    noise_recordings: tuple[Path, ...]
 
 
 def calibrate(plan: CalibrationPlan, progress: Progress = lambda _what, _done: None) -> Calibrated:
@@ -87,7 +89,7 @@ def calibrate(plan: CalibrationPlan, progress: Progress = lambda _what, _done: N
             is wrong and what to do.
     """
     progress("measuring noise", 0.0)
-    noise, noise_from = _noise(plan)
+    noise, noise_from, noise_recordings = _noise(plan)
     progress("looking for boards", 0.1)
     observation = observe(
         plan.source,
@@ -106,7 +108,7 @@ def calibrate(plan: CalibrationPlan, progress: Progress = lambda _what, _done: N
     except DepthcellError as error:
         raise DepthcellError(f"{error}{left_out(observation)}", error.reason) from error
     cell = cell_of(plan, observation, rig, noise)
-    return Calibrated(cell, observation, rig, noise_from)
+    return Calibrated(cell, observation, rig, noise_from, noise_recordings)
 
 
 def recording_of(observation: Observation) -> RigRecording:
@@ -177,14 +179,16 @@ def _camera(device: Device, rig: RigSolution, noise: DisparityNoise) -> CellCame
     return camera
 
 
-def _noise(plan: CalibrationPlan) -> tuple[dict[str, DisparityNoise], str]:
+def _noise(plan: CalibrationPlan) -> tuple[dict[str, DisparityNoise], str, tuple[Path, ...]]:
     """Noise of each camera: measured on a resting plate, or, without one, the factory's."""
     recordings = [open_recording(path) for path in board_recordings(plan.source).paths]
     baselines_m = {one.serial: baseline_of(one.model, one.baseline_m) for one in recordings}
     folder = plan.plate or plan.source / PLATE_FOLDER
     if plan.plate is None and not folder.is_dir():
-        return dict.fromkeys(baselines_m, NOISE), "no plate was recorded: a camera as it leaves the factory is assumed"
+        assumed = "no plate was recorded: a camera as it leaves the factory is assumed"
+        return dict.fromkeys(baselines_m, NOISE), assumed, ()
     parts = find_parts(folder)
     measured = noise_on_plates((frames for part in parts for frames in part.framesets(tuple(baselines_m))), baselines_m)
     places = min(len(found.places) for found in measured.values())
-    return noise_of(measured), f"measured on a resting plate at {places} places or more ({folder.name})"
+    said = f"measured on a resting plate at {places} places or more ({folder.name})"
+    return noise_of(measured), said, tuple(path for part in parts for path in part.paths)

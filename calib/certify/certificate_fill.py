@@ -94,7 +94,7 @@ def certificate_of(plan: CalibrationPlan, calibrated: Calibrated, request: Certi
     found = part_map(calibrated, request)
     moment = datetime.fromisoformat(cell.calibrated_at)
     until = (moment + timedelta(days=request.valid_days)).isoformat(timespec="seconds").replace("+00:00", "Z")
-    devices = observation.devices
+    devices, recordings = observation.devices, (*observation.recordings, *calibrated.noise_recordings)
     return CertificateContent(
         cell_name=cell.name,
         cell_sha256=cell.sha256,
@@ -122,7 +122,7 @@ def certificate_of(plan: CalibrationPlan, calibrated: Calibrated, request: Certi
         pictures=pictures_of(rig.problem, rig.bundle, found, difference_maps(rig.problem, rig.validation.halves)),
         statements=_statements(calibrated),
         software=tuple((name, importlib.metadata.version(name)) for name in ("depthcell", *PACKAGES)),
-        inputs=tuple((_shown(path, plan.source), sha256_of_file(path)) for path in observation.recordings),
+        inputs=tuple((_shown(path, plan.source), sha256_of_file(path)) for path in recordings),
     )
 
 
