@@ -18,6 +18,7 @@ class Reason(StrEnum):
     RECIPE_INVALID = "recipe_invalid"
     ALIGNMENT_FAILED = "alignment_failed"
     TRANSPORT = "transport"
+    NOT_MEASURED = "not_measured"
 
 
 class DepthcellError(Exception):

@@ -1,0 +1,405 @@
+"""The gauges of a recipe: features of the part, datums, and what is to be measured, as people write them.
+
+A feature says where its surface lies nominally, in the frame "part"; a gauge names features by `name` and datums by
+`label`. Lengths are millimetres, angles degrees. `docs/gauges.md` shows each with its standard and formula.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from depthcell.inspect.section import Finite, Name, NotNegative, Positive, Section, Vector, checked_direction
+
+Limits = Positive | tuple[Finite, Finite]
+"""Plus and minus one value, or lower and upper deviation from nominal."""
+Criterion = Literal["minimum zone", "least squares"]
+Label = Annotated[str, Field(pattern=r"^[A-Z]{1,2}$")]
+
+
+class _Box(Section):
+    """A box in the frame "part", and how far from the nominal surface points may lie.
+
+    Attributes:
+        min_mm, max_mm: the box; points outside are no part of the feature.
+        capture_mm: points farther than this from the nominal surface are not either.
+    """
+
+    name: Name
+    min_mm: Vector
+    max_mm: Vector
+    capture_mm: Positive = 2.0
+
+    @model_validator(mode="after")
+    def _has_volume(self) -> Self:
+        for axis, low, high in zip("xyz", self.min_mm, self.max_mm, strict=True):
+            if not low < high:
+                raise ValueError(f"min_mm must be below max_mm on axis {axis}, got {low:g} and {high:g}")
+        return self
+
+
+class PlaneFeature(_Box):
+    """A flat face: `normal` out of the material, `point_mm` anywhere on it (the middle of the box if not given)."""
+
+    kind: Literal["plane"]
+    normal: Vector
+    point_mm: Vector | None = None
+
+    _direction = field_validator("normal")(checked_direction)
+
+
+class CylinderFeature(_Box):
+    """A bore's wall or a shaft's: `position_mm` on the axis; `side` says where the air is."""
+
+    kind: Literal["cylinder"]
+    position_mm: Vector
+    axis: Vector
+    diameter_mm: Positive
+    side: Literal["inside", "outside"]
+
+    _direction = field_validator("axis")(checked_direction)
+
+
+class CircleFeature(_Box):
+    """A ring of a cylinder's wall: the points of the box, projected along the axis onto the plane of the circle."""
+
+    kind: Literal["circle"]
+    position_mm: Vector
+    axis: Vector
+    diameter_mm: Positive
+    side: Literal["inside", "outside"]
+
+    _direction = field_validator("axis")(checked_direction)
+
+
+class SphereFeature(_Box):
+    """A ball or a dimple: `side` says where the air is."""
+
+    kind: Literal["sphere"]
+    position_mm: Vector
+    diameter_mm: Positive
+    side: Literal["inside", "outside"]
+
+
+class LineFeature(_Box):
+    """A line on a flat face: the points of the narrow box, as a profile along `direction` over a face with `normal`."""
+
+    kind: Literal["line"]
+    position_mm: Vector
+    direction: Vector
+    normal: Vector
+
+    _direction = field_validator("direction", "normal")(checked_direction)
+
+
+FeatureSection = Annotated[
+    PlaneFeature | CylinderFeature | CircleFeature | SphereFeature | LineFeature, Field(discriminator="kind")
+]
+
+
+class DatumSection(Section):
+    """A datum (ISO 5459): a feature's associated element under a label."""
+
+    label: Label
+    feature: Name
+
+
+class _Gauge(Section):
+    name: Name
+
+
+class _Sized(_Gauge):
+    """A dimension with a nominal value and limits; without `tolerance` it is reported and decides nothing."""
+
+    nominal_mm: Finite | None = None
+    tolerance_mm: Limits | None = None
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> Self:
+        if self.tolerance_mm is not None and self.nominal_mm is None:
+            raise ValueError("tolerance_mm needs nominal_mm; add it")
+        if isinstance(self.tolerance_mm, tuple) and not self.tolerance_mm[0] < self.tolerance_mm[1]:
+            raise ValueError("tolerance_mm: the lower deviation must stand before the upper one, as [-0.1, 0.2]")
+        return self
+
+    @property
+    def limits_mm(self) -> tuple[float | None, float | None]:
+        """Smallest and largest value allowed; None without."""
+        if self.tolerance_mm is None or self.nominal_mm is None:
+            return None, None
+        low, high = (
+            (-self.tolerance_mm, self.tolerance_mm) if isinstance(self.tolerance_mm, float) else self.tolerance_mm
+        )
+        return self.nominal_mm + low, self.nominal_mm + high
+
+
+class _Zoned(_Gauge):
+    """A geometrical tolerance (ISO 1101): the width of the zone, from 0 up to `tolerance_mm`."""
+
+    tolerance_mm: Positive | None = None
+    criterion: Criterion = "minimum zone"
+
+    @property
+    def limits_mm(self) -> tuple[float | None, float | None]:
+        """There is no lower limit."""
+        return None, self.tolerance_mm
+
+
+class DistanceGauge(_Sized):
+    """Distance between two features: parallel planes, a plane and an axis or centre, two axes, two centres."""
+
+    kind: Literal["distance"]
+    between: tuple[Name, Name]
+
+
+class StepHeightGauge(_Sized):
+    """Height of a face over a reference face, positive out of the material of `over`."""
+
+    kind: Literal["step_height"]
+    over: Name
+    feature: Name
+
+
+class AngleGauge(_Gauge):
+    """Angle between normals or axes of two features: 0 to 180 degrees between planes, to 90 where an axis takes part."""
+
+    kind: Literal["angle"]
+    between: tuple[Name, Name]
+    nominal_deg: Finite | None = None
+    tolerance_deg: Positive | None = None
+
+    @property
+    def limits_deg(self) -> tuple[float | None, float | None]:
+        """Smallest and largest angle allowed; None without."""
+        if self.tolerance_deg is None or self.nominal_deg is None:
+            return None, None
+        return self.nominal_deg - self.tolerance_deg, self.nominal_deg + self.tolerance_deg
+
+
+class DiameterGauge(_Sized):
+    """Diameter of a cylinder, circle or sphere: least squares, or as `criterion` says (ISO 14405-1 GG, GX, GN)."""
+
+    kind: Literal["diameter"]
+    feature: Name
+    criterion: Literal["least squares", "maximum inscribed", "minimum circumscribed"] = "least squares"
+
+
+class CoordinateGauge(_Sized):
+    """One coordinate of a feature's centre or axis along `direction`, in the part's frame or that of `datums`."""
+
+    kind: Literal["coordinate"]
+    feature: Name
+    direction: Vector
+    datums: tuple[Label, ...] = ()
+
+    _direction = field_validator("direction")(checked_direction)
+
+
+class FlatnessGauge(_Zoned):
+    """Flatness of a plane (ISO 12781-1)."""
+
+    kind: Literal["flatness"]
+    feature: Name
+
+
+class StraightnessGauge(_Zoned):
+    """Straightness of a line feature, or of a cylinder's median line (ISO 12780-1)."""
+
+    kind: Literal["straightness"]
+    feature: Name
+
+
+class RoundnessGauge(_Zoned):
+    """Roundness of a circle feature (ISO 12181-1)."""
+
+    kind: Literal["roundness"]
+    feature: Name
+
+
+class CylindricityGauge(_Zoned):
+    """Cylindricity (ISO 12180-1)."""
+
+    kind: Literal["cylindricity"]
+    feature: Name
+
+
+class ParallelismGauge(_Zoned):
+    """Parallelism of a plane or an axis to a datum (ISO 1101, 17.11)."""
+
+    kind: Literal["parallelism"]
+    feature: Name
+    datum: Label
+
+
+class PerpendicularityGauge(_Zoned):
+    """Perpendicularity of a plane or an axis to a datum (ISO 1101)."""
+
+    kind: Literal["perpendicularity"]
+    feature: Name
+    datum: Label
+
+
+class AngularityGauge(_Zoned):
+    """Angularity of a plane or an axis at `angle_deg` to a datum (ISO 1101)."""
+
+    kind: Literal["angularity"]
+    feature: Name
+    datum: Label
+    angle_deg: Finite
+
+
+class PositionGauge(_Zoned):
+    """True position of an axis, a centre or a plane from a datum system (ISO 5458): twice the largest distance."""
+
+    kind: Literal["position"]
+    feature: Name
+    datums: Annotated[tuple[Label, ...], Field(min_length=1, max_length=3)]
+
+
+class SurfaceProfileGauge(_Zoned):
+    """Profile of a surface (ISO 1660): twice the largest deviation from the reference within the box.
+
+    Without datums the part is best-fitted; with them it is held by the datum system.
+    """
+
+    kind: Literal["profile_surface"]
+    min_mm: Vector
+    max_mm: Vector
+    datums: tuple[Label, ...] = ()
+
+
+class LineProfileGauge(_Zoned):
+    """Profile of a line: as of a surface, within `width_mm` of a section plane through `point_mm` with `normal`."""
+
+    kind: Literal["profile_line"]
+    point_mm: Vector
+    normal: Vector
+    width_mm: Positive = 1.0
+    min_mm: Vector
+    max_mm: Vector
+    datums: tuple[Label, ...] = ()
+
+    _direction = field_validator("normal")(checked_direction)
+
+
+class RunoutGauge(_Zoned):
+    """Run-out of a cylinder or a flat face against a datum axis: circular (section by section) or total (ISO 1101)."""
+
+    kind: Literal["runout"]
+    feature: Name
+    datum: Label
+    scope: Literal["circular", "total"] = "circular"
+
+
+class ThicknessGauge(_Sized):
+    """Thickness of a wall seen from both sides, along `direction`, within the box: its mean, or its smallest value."""
+
+    kind: Literal["thickness"]
+    min_mm: Vector
+    max_mm: Vector
+    direction: Vector
+    statistic: Literal["mean", "smallest"] = "mean"
+
+    _direction = field_validator("direction")(checked_direction)
+
+
+class _Joint(_Sized):
+    """Two faces side by side with a gap between: the gauge looks at a section across it.
+
+    Attributes:
+        point_mm: in the middle of the gap, at the level of the faces.
+        across: direction from the first face to the second, across the gap.
+        normal: out of the faces.
+        reach_mm: how far each face is looked at from the middle.
+        length_mm: how long the stretch along the gap is.
+    """
+
+    point_mm: Vector
+    across: Vector
+    normal: Vector
+    reach_mm: Positive = 10.0
+    length_mm: Positive = 5.0
+
+    _direction = field_validator("across", "normal")(checked_direction)
+
+
+class GapGauge(_Joint):
+    """Width of the gap between two edges."""
+
+    kind: Literal["gap"]
+
+
+class FlushGauge(_Joint):
+    """Height of the second face over the first at the middle of the gap."""
+
+    kind: Literal["flush"]
+
+
+class SeamGauge(_Sized):
+    """A bead or weld seam, section by section along its line: width, height (reinforcement), throat or undercut.
+
+    Attributes:
+        start_mm, end_mm: the seam's nominal line, on the surfaces it joins.
+        normal: out of the surfaces, middle of the two faces for a fillet.
+        reach_mm: how far to each side of the line the surfaces are looked at.
+        spacing_mm: distance of the sections.
+        dimension: what of the section is measured (ISO 6520-1 / ISO 5817 words).
+        statistic: which of the sections' values counts.
+    """
+
+    kind: Literal["seam"]
+    start_mm: Vector
+    end_mm: Vector
+    normal: Vector
+    reach_mm: Positive = 15.0
+    spacing_mm: Positive = 2.0
+    dimension: Literal["width", "height", "throat", "undercut"]
+    statistic: Literal["mean", "smallest", "largest"] = "mean"
+
+    _direction = field_validator("normal")(checked_direction)
+
+    @model_validator(mode="after")
+    def _has_length(self) -> Self:
+        if self.start_mm == self.end_mm:
+            raise ValueError("start_mm and end_mm are the same point; give the seam a length")
+        return self
+
+
+class VolumeGauge(_Gauge):
+    """Volume that is missing, or in excess, against the reference within the box.
+
+    Attributes:
+        threshold_mm: deviations smaller than this do not count; what is left of noise is taken into account.
+    """
+
+    kind: Literal["volume"]
+    min_mm: Vector
+    max_mm: Vector
+    of: Literal["missing", "excess"]
+    threshold_mm: NotNegative = 0.0
+    largest_mm3: Positive | None = None
+
+
+GaugeSection = Annotated[
+    DistanceGauge
+    | StepHeightGauge
+    | AngleGauge
+    | DiameterGauge
+    | CoordinateGauge
+    | FlatnessGauge
+    | StraightnessGauge
+    | RoundnessGauge
+    | CylindricityGauge
+    | ParallelismGauge
+    | PerpendicularityGauge
+    | AngularityGauge
+    | PositionGauge
+    | SurfaceProfileGauge
+    | LineProfileGauge
+    | RunoutGauge
+    | ThicknessGauge
+    | GapGauge
+    | FlushGauge
+    | SeamGauge
+    | VolumeGauge,
+    Field(discriminator="kind"),
+]
