@@ -4,6 +4,8 @@ A feature says where its surface lies nominally, in the frame "part"; a gauge na
 `label`. Lengths are millimetres, angles degrees. `docs/gauges.md` shows each with its standard and formula.
 """
 
+import difflib
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -126,10 +128,10 @@ class _Sized(_Gauge):
         """Smallest and largest value allowed; None without."""
         if self.tolerance_mm is None or self.nominal_mm is None:
             return None, None
-        low, high = (
-            (-self.tolerance_mm, self.tolerance_mm) if isinstance(self.tolerance_mm, float) else self.tolerance_mm
-        )
-        return self.nominal_mm + low, self.nominal_mm + high
+        if isinstance(self.tolerance_mm, tuple):
+            low, high = self.tolerance_mm
+            return self.nominal_mm + low, self.nominal_mm + high
+        return self.nominal_mm - self.tolerance_mm, self.nominal_mm + self.tolerance_mm
 
 
 class _Zoned(_Gauge):
@@ -160,7 +162,7 @@ class StepHeightGauge(_Sized):
 
 
 class AngleGauge(_Gauge):
-    """Angle between normals or axes of two features: 0 to 180 degrees between planes, to 90 where an axis takes part."""
+    """Angle between normals or axes of two features: 0 to 180 degrees of planes, to 90 where an axis takes part."""
 
     kind: Literal["angle"]
     between: tuple[Name, Name]
@@ -403,3 +405,38 @@ GaugeSection = Annotated[
     | VolumeGauge,
     Field(discriminator="kind"),
 ]
+
+
+def check_gauging(
+    features: Sequence[FeatureSection], datums: Sequence[DatumSection], gauges: Sequence[GaugeSection]
+) -> None:
+    """Everything that is named must be there, once.
+
+    Raises:
+        ValueError: it is not; the message names the field, and what comes near.
+    """
+    names, labels = [feature.name for feature in features], [datum.label for datum in datums]
+    for field, words in (("feature.name", names), ("datum.label", labels)):
+        for word in words:
+            if words.count(word) > 1:
+                raise ValueError(f"{field} '{word}' stands twice; each needs its own")
+    for datum in datums:
+        _need(datum.feature, names, f"datum '{datum.label}': feature")
+    for gauge in gauges:
+        for name in _named(gauge, "feature", "over", "between"):
+            _need(name, names, f"gauge '{gauge.name}': feature")
+        for label in _named(gauge, "datum", "datums"):
+            _need(label, labels, f"gauge '{gauge.name}': datum")
+
+
+def _named(gauge: GaugeSection, *fields: str) -> list[str]:
+    """What a gauge names in these fields, those it does not have left out."""
+    values = [getattr(gauge, field) for field in fields if field in type(gauge).model_fields]
+    return [name for value in values for name in ((value,) if isinstance(value, str) else value)]
+
+
+def _need(name: str, known: Sequence[str], where: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        advice = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known) or 'none'}"
+        raise ValueError(f"{where} '{name}' is not in the recipe; {advice}")

@@ -3,7 +3,6 @@
 Lengths are millimetres and angles degrees, because people write and read them; the properties ending in `_m` give SI.
 """
 
-import difflib
 import hashlib
 import json
 import math
@@ -13,27 +12,19 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.errors import DepthcellError, Reason
 from depthcell.files import sha256_of_file
-
-Vector = tuple[float, float, float]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Name = Annotated[str, Field(min_length=1, max_length=80)]
+from depthcell.inspect.gaugesections import DatumSection, FeatureSection, GaugeSection, check_gauging
+from depthcell.inspect.recipe_refusal import told
+from depthcell.inspect.section import Fraction, Name, Positive, Section, Vector, checked_direction, unit_vector
 
 SMALLEST_TOLERANCE_MM = 0.005
-MAX_ERRORS_TOLD = 3
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CellSection(_Section):
+class CellSection(Section):
     """Which cell inspects, and which of its cameras must be there.
 
     Attributes:
@@ -59,7 +50,7 @@ class CellSection(_Section):
         return cameras
 
 
-class ReferenceSection(_Section):
+class ReferenceSection(Section):
     """What the part is compared with.
 
     Attributes:
@@ -73,11 +64,11 @@ class ReferenceSection(_Section):
     golden: Name | None = None
 
 
-class PoseSection(_Section):
+class PoseSection(Section):
     """Where the fixture holds the part, `T_cell_part`, and how far from there a part may lie."""
 
-    rotation_deg: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
-    translation_mm: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
+    rotation_deg: Vector = (0.0, 0.0, 0.0)
+    translation_mm: Vector = (0.0, 0.0, 0.0)
     max_shift_mm: Positive = 5.0
     max_turn_deg: Positive = 5.0
 
@@ -99,11 +90,11 @@ class PoseSection(_Section):
         return math.radians(self.max_turn_deg)
 
 
-class RegionSection(_Section):
+class RegionSection(Section):
     """The box in the frame "part" that is inspected, and how much of the surface in it must have been measured."""
 
-    min_mm: tuple[Finite, Finite, Finite]
-    max_mm: tuple[Finite, Finite, Finite]
+    min_mm: Vector
+    max_mm: Vector
     min_coverage: Fraction = 0.9
 
     @model_validator(mode="after")
@@ -124,7 +115,7 @@ class RegionSection(_Section):
         return np.array(self.max_mm) / 1000.0
 
 
-class SurfaceSection(_Section):
+class SurfaceSection(Section):
     """The check of the shape.
 
     Attributes:
@@ -155,7 +146,7 @@ class SurfaceSection(_Section):
         return self.min_area_mm2 * 1e-6
 
 
-class ColorSection(_Section):
+class ColorSection(Section):
     """The check of the colour against good parts.
 
     Attributes:
@@ -172,7 +163,7 @@ class ColorSection(_Section):
         return self.min_area_mm2 * 1e-6
 
 
-class BoreSection(_Section):
+class BoreSection(Section):
     """One bore: it must be there, and its diameter within tolerance.
 
     Attributes:
@@ -185,17 +176,12 @@ class BoreSection(_Section):
     """
 
     name: Name
-    position_mm: tuple[Finite, Finite, Finite]
-    axis: tuple[Finite, Finite, Finite] = (0.0, 0.0, 1.0)
+    position_mm: Vector
+    axis: Vector = (0.0, 0.0, 1.0)
     diameter_mm: Positive
     tolerance_mm: Positive | None = None
 
-    @field_validator("axis")
-    @classmethod
-    def _has_length(cls, axis: Vector) -> Vector:
-        if math.hypot(*axis) < 1e-9:
-            raise ValueError("must not be of zero length; give the direction out of the material")
-        return axis
+    _direction = field_validator("axis")(checked_direction)
 
     @model_validator(mode="after")
     def _tolerance_is_smaller(self) -> Self:
@@ -211,7 +197,7 @@ class BoreSection(_Section):
     @property
     def direction(self) -> NDArray[np.float64]:
         """Unit vector (3,) out of the material, frame "part"."""
-        return np.array(self.axis) / math.hypot(*self.axis)
+        return unit_vector(self.axis)
 
     @property
     def limits_mm(self) -> tuple[float | None, float | None]:
@@ -226,7 +212,7 @@ class BoreSection(_Section):
         return self.diameter_mm / 2000.0
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """Everything that decides a verdict and is not measured. See `docs/judgement.md` and `examples/recipe.toml`."""
 
     schema_version: Literal[1]
@@ -239,16 +225,22 @@ class Recipe(_Section):
     surface: SurfaceSection
     color: ColorSection | None = None
     bore: tuple[BoreSection, ...] = ()
-    _folder: Path = PrivateAttr(default=Path())
+    feature: tuple[FeatureSection, ...] = ()
+    datum: tuple[DatumSection, ...] = ()
+    gauge: tuple[GaugeSection, ...] = ()
+    _folders: tuple[Path, ...] = PrivateAttr(default=(Path(),))
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.color is not None and self.reference.golden is None:
             raise ValueError("color: needs reference.golden, the statistics of good parts; add it or drop [color]")
-        names = [bore.name for bore in self.bore]
+        names = [measured.name for measured in (*self.bore, *self.gauge)]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"bore: the name '{name}' stands twice; each measurement needs its own")
+                raise ValueError(
+                    f"the name '{name}' stands twice among bores and gauges; each measurement needs its own"
+                )
+        check_gauging(self.feature, self.datum, self.gauge)
         for bore in self.bore:
             outside = np.any((bore.position_m < self.region.min_m) | (bore.position_m > self.region.max_m))
             if outside:
@@ -262,8 +254,12 @@ class Recipe(_Section):
         return self
 
     @classmethod
-    def load(cls, path: Path) -> "Recipe":
+    def load(cls, path: Path, beside: Path | None = None) -> "Recipe":
         """Read and check a recipe file.
+
+        Args:
+            path: of the recipe.
+            beside: where else the files it names may lie: the folder of the parts. The recipe's own folder comes first.
 
         Raises:
             DepthcellError: one line that names the file, the field, what is wrong with it and what to do.
@@ -277,31 +273,35 @@ class Recipe(_Section):
         try:
             recipe = cls.model_validate(content)
         except ValidationError as error:
-            raise _refusal(path, _told(error)) from error
-        recipe._folder = path.parent
+            raise _refusal(path, told(error, cls)) from error
+        recipe._folders = (path.parent,) if beside is None else (path.parent, beside)
         if not recipe.mesh_path.is_file():
-            raise _refusal(path, f"reference.mesh: {recipe.mesh_path} is no file; paths are relative to the recipe")
+            places = ", ".join(str(folder) for folder in recipe._folders[1:])
+            also = f", nor is there one in {places}" if places else ""
+            raise _refusal(
+                path, f"reference.mesh: {recipe.mesh_path} is no file; paths are relative to the recipe{also}"
+            )
         return recipe
-
-    @property
-    def folder(self) -> Path:
-        """The folder that the recipe's paths are relative to."""
-        return self._folder
 
     @property
     def cell_path(self) -> Path:
         """Where the cell file lies."""
-        return self._folder / self.cell.file
+        return self._found(self.cell.file)
 
     @property
     def mesh_path(self) -> Path:
         """Where the reference mesh lies."""
-        return self._folder / self.reference.mesh
+        return self._found(self.reference.mesh)
 
     @property
     def golden_path(self) -> Path | None:
         """Where the statistics of good parts lie, None without."""
-        return None if self.reference.golden is None else self._folder / self.reference.golden
+        return None if self.reference.golden is None else self._found(self.reference.golden)
+
+    def _found(self, name: str) -> Path:
+        """The file in the first folder that has it; in the recipe's own where none has."""
+        places = [folder / name for folder in self._folders]
+        return next((place for place in places if place.is_file()), places[0])
 
     def to_json(self) -> str:
         """The effective configuration, defaults included, as indented JSON."""
@@ -312,13 +312,17 @@ class Recipe(_Section):
         """The recipe's identity in a verdict: SHA-256 of its effective content.
 
         File names are replaced by the SHA-256 of what the files hold, so that a copied folder keeps its identity and
-        an exchanged mesh or golden does not. The cell has its own place in the provenance.
+        an exchanged mesh or golden does not. The cell has its own place in the provenance. What a recipe does not ask
+        for leaves no trace, so that a new section does not change the identity of recipes without it.
         """
         content: dict[str, Any] = self.model_dump(mode="json")
         content["cell"].pop("file")
         for name in ("health", "max_age_days", "valid_days"):
             if content["cell"][name] == CellSection.model_fields[name].default:
-                del content["cell"][name]  # a recipe that asks nothing of this keeps the identity it always had
+                del content["cell"][name]
+        for name in ("feature", "datum", "gauge"):
+            if not content[name]:
+                del content[name]
         content["reference"]["mesh"] = sha256_of_file(self.mesh_path)
         golden = self.golden_path
         content["reference"]["golden"] = sha256_of_file(golden) if golden is not None and golden.is_file() else None
@@ -327,41 +331,3 @@ class Recipe(_Section):
 
 def _refusal(path: Path, what: str) -> DepthcellError:
     return DepthcellError(f"recipe {path}: {what}", Reason.RECIPE_INVALID)
-
-
-def _told(error: ValidationError) -> str:
-    """The first few errors, each as `field.name: what is wrong`."""
-    errors = error.errors(include_url=False)
-    told = [_told_one(list(e["loc"]), e["type"], e["msg"], e.get("input")) for e in errors[:MAX_ERRORS_TOLD]]
-    rest = f" (and {len(errors) - MAX_ERRORS_TOLD} more)" if len(errors) > MAX_ERRORS_TOLD else ""
-    return "; ".join(told) + rest
-
-
-def _told_one(location: list[int | str], kind: str, message: str, given: object) -> str:
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    if kind == "extra_forbidden":
-        known = _fields_beside(location)
-        near = difflib.get_close_matches(str(location[-1]), known, n=1)
-        advice = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
-        return f"{field}: unknown field; {advice}"
-    if kind == "missing":
-        return f"{field}: is missing; add it"
-    text = message.removeprefix("Value error, ")
-    if isinstance(given, str | int | float) and kind != "value_error":
-        text += f", got {given!r}"
-    return f"{field}: {text}" if field else text
-
-
-def _fields_beside(location: list[int | str]) -> list[str]:
-    """Names of the fields that the section holding `location` knows."""
-    sections: dict[str, type[BaseModel]] = {
-        "cell": CellSection,
-        "reference": ReferenceSection,
-        "pose": PoseSection,
-        "region": RegionSection,
-        "surface": SurfaceSection,
-        "color": ColorSection,
-        "bore": BoreSection,
-    }
-    section = sections.get(str(location[0]), Recipe) if len(location) > 1 else Recipe
-    return list(section.model_fields)

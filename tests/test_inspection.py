@@ -192,7 +192,7 @@ def test_cell_that_is_too_coarse_for_the_tolerance_cannot_tell(stage: Stage) -> 
     recipe = stage.recipe.model_copy(
         update={"surface": stage.recipe.surface.model_copy(update={"tolerance_mm": 0.1, "significance": 8.0})}
     )
-    recipe._folder = stage.folder
+    recipe._folders = (stage.folder,)
     verdict = Inspector.load(recipe, stage.cell).judge(recorded(Part(58), stage.cell), 1, "t").verdict
     assert verdict.verdict is CANNOT_TELL
     assert any("was measured so well that 0.1 mm over 9 mm² would stand out" in reason for reason in verdict.reasons)
@@ -275,7 +275,7 @@ def test_without_good_parts_the_reference_alone_decides_shape(stage: Stage) -> N
     reference = stage.recipe.reference.model_copy(update={"golden": None})
     surface = stage.recipe.surface.model_copy(update={"tolerance_mm": 0.8})
     recipe = stage.recipe.model_copy(update={"reference": reference, "color": None, "surface": surface})
-    recipe._folder = stage.folder
+    recipe._folders = (stage.folder,)
     inspector = Inspector.load(recipe, stage.cell)
     good = [inspector.judge(recorded(Part(seed), stage.cell), 1, "t").verdict for seed in (71, 72, 73)]
     assert [verdict.verdict for verdict in good] == [OK] * 3

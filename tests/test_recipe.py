@@ -134,3 +134,70 @@ def test_recipe_is_frozen(recipe_path: Path) -> None:
     recipe = Recipe.load(recipe_path)
     with pytest.raises(ValueError, match="frozen"):
         recipe.takt_ms = 1.0
+
+
+GAUGED = """
+[[feature]]
+name = "top"
+kind = "plane"
+normal = [0, 0, 1]
+min_mm = [-10, -10, 10]
+max_mm = [10, 10, 14]
+
+[[datum]]
+label = "A"
+feature = "top"
+
+[[gauge]]
+name = "flatness of the top"
+kind = "flatness"
+feature = "top"
+tolerance_mm = 0.2
+"""
+
+
+def gauged(recipe_path: Path, old: str = "", new: str = "") -> Path:
+    """The recipe with a feature, a datum and a gauge, one place of them edited."""
+    assert old in GAUGED
+    recipe_path.write_text(
+        recipe_path.read_text() + GAUGED.replace(old, new) if old else recipe_path.read_text() + GAUGED
+    )
+    return recipe_path
+
+
+def test_gauges_are_read(recipe_path: Path) -> None:
+    recipe = Recipe.load(gauged(recipe_path))
+    assert [gauge.kind for gauge in recipe.gauge] == ["flatness"]
+    assert recipe.datum[0].feature == "top"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('kind = "flatness"', 'kind = "flatnes"', "gauge[0].kind: 'flatnes' is unknown; known are 'distance'"),
+        ('kind = "flatness"\n', "", "gauge[0].kind: is missing; add it"),
+        ("tolerance_mm", "tolerance", "gauge[0].tolerance: unknown field; did you mean 'tolerance_mm'?"),
+        ('feature = "top"\ntol', 'feature = "topp"\ntol', "feature 'topp' is not in the recipe; did you mean 'top'?"),
+        ('label = "A"', 'label = "a"', "datum[0].label: "),
+        ("normal = [0, 0, 1]", "normal = [0, 0, 0]", "feature[0].normal: must not be of zero length"),
+        ("min_mm = [-10, -10, 10]", "min_mm = [-10, -10, 20]", "feature[0]: min_mm must be below max_mm on axis z"),
+    ],
+)
+def test_each_fault_of_a_gauge_is_one_line_that_names_the_field(
+    recipe_path: Path, old: str, new: str, says: str
+) -> None:
+    with pytest.raises(DepthcellError) as caught:
+        Recipe.load(gauged(recipe_path, old, new))
+    assert says in str(caught.value)
+
+
+def test_a_recipe_finds_its_files_beside_the_parts(recipe_path: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    moved = elsewhere / recipe_path.name
+    moved.write_text(recipe_path.read_text())
+    with pytest.raises(DepthcellError, match="is no file"):
+        Recipe.load(moved)
+    recipe = Recipe.load(moved, beside=recipe_path.parent)
+    assert recipe.mesh_path.parent == recipe_path.parent
+    assert recipe.sha256 == Recipe.load(recipe_path).sha256
