@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from depthcell.acquisition.simulator.appearance import Lamp, texture_tile
 from depthcell.acquisition.simulator.defects import Damage, Defect, DefectKind, apply_defect
 from depthcell.acquisition.simulator.partmesh import PartMesh
-from depthcell.acquisition.simulator.placement import Placer
+from depthcell.acquisition.simulator.placement import SIZES, Placer
 from depthcell.acquisition.simulator.station import Station, Stream
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.errors import DepthcellError
@@ -83,9 +83,8 @@ def _planned(station: Station, kinds: tuple[DefectKind, ...], rng: np.random.Gen
 
 def _placer(station: Station) -> Placer:
     T_part_cell = station.T_cell_part.inverse()
-    return Placer(
-        station.part, np.array([T_part_cell @ camera.T_cell_depth.translation_m for camera in station.cameras])
-    )
+    eyes_part = np.array([T_part_cell @ camera.T_cell_depth.translation_m for camera in station.cameras])
+    return Placer(station.part, eyes_part, SIZES | dict(station.plan.sizes))
 
 
 def _laid_down(station: Station, rng: np.random.Generator) -> RigidTransform:

@@ -11,6 +11,7 @@ from depthcell.acquisition.simulator.appearance import PLATE, ColorSensor, Lamp,
 from depthcell.acquisition.simulator.cameras import ThermalDrift, stereo_model
 from depthcell.acquisition.simulator.defects import DefectKind
 from depthcell.acquisition.simulator.parts import Part, load_part
+from depthcell.acquisition.simulator.placement import SizeRange
 from depthcell.acquisition.simulator.rig import StationCamera, build_rig
 from depthcell.acquisition.simulator.stereo import StereoNoise
 from depthcell.acquisition.transform import RigidTransform
@@ -43,6 +44,7 @@ class StationPlan:
         depth_units_mm: what one count of depth is set to. The D415, D435 and D455 come with 1 mm, which would round
             away what an inspection looks for.
         noise: of the depth.
+        sizes: of kinds of defects that a study plans otherwise than `placement.SIZES` has them.
     """
 
     part: str
@@ -55,6 +57,7 @@ class StationPlan:
     defect_kinds: tuple[DefectKind, ...] = ()
     depth_units_mm: float = 0.1
     noise: StereoNoise = field(default_factory=StereoNoise)
+    sizes: tuple[tuple[DefectKind, SizeRange], ...] = ()
 
     def __post_init__(self) -> None:
         if self.frames < 1:
