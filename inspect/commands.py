@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -156,9 +157,12 @@ def demo(
 
 def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb
     part: Annotated[
-        str, typer.Option(help="bracket, flange, sheet, shaft, weld, or the path of an STL, PLY or OBJ mesh.")
-    ] = "bracket",
-    mesh_unit: Annotated[str, typer.Option(help="Length unit of a mesh file: mm, m or inch.")] = "mm",
+        str | None,
+        typer.Option(help="bracket (if not given), flange, sheet, shaft, weld, or a mesh file (STL, PLY, OBJ)."),
+    ] = None,
+    mesh_unit: Annotated[
+        str | None, typer.Option(help="Length unit of a mesh file: mm (if not given), m or inch.")
+    ] = None,
     parts: Annotated[
         int | None, typer.Option(help="Parts on the line, 12 if not given; with --calibration places of the board, 40.")
     ] = None,
@@ -168,14 +172,22 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
     frames: Annotated[
         int | None, typer.Option(help="Frames of each camera for each part, 8 if not given; for each place, 2.")
     ] = None,
-    defect_rate: Annotated[float, typer.Option(help="Share of defective parts, 0 to 1.")] = 0.5,
-    defects: Annotated[str, typer.Option(help="Kinds to choose from, with commas between; all if not given.")] = "",
+    defect_rate: Annotated[
+        float | None, typer.Option(help="Share of defective parts, 0 to 1; 0.5 if not given.")
+    ] = None,
+    defects: Annotated[
+        str | None, typer.Option(help="Kinds to choose from, with commas between; all if not given.")
+    ] = None,
     depth_units_mm: Annotated[float, typer.Option(help="What one count of depth means, mm.")] = 0.1,
-    golden: Annotated[int, typer.Option(help="Good parts to learn colour and process variation from.")] = 10,
+    golden: Annotated[
+        int | None, typer.Option(help="Good parts to learn colour and process variation from; 10 if not given.")
+    ] = None,
     calibration: Annotated[
         bool, typer.Option("--calibration", help="Record a board and artefacts instead, to calibrate the cell with.")
     ] = False,
-    board: Annotated[str, typer.Option(help="With --calibration: the board.")] = "charuco:9x6:30mm",
+    board: Annotated[
+        str | None, typer.Option(help="With --calibration: the board; charuco:9x6:30mm if not given.")
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Processes; 0 takes one for each core.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/sim"),
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other things.")] = False,
@@ -195,35 +207,51 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
     from depthcell.processes import default_jobs
 
     if calibration:
+        _refuse_options(
+            "with --calibration no part is simulated",
+            {"part": part, "mesh-unit": mesh_unit, "defect-rate": defect_rate, "defects": defects, "golden": golden},
+        )
         from depthcell.acquisition.simulator.calibrationcell import CalibrationPlan
         from depthcell.calib import simulated_run
 
         places = simulated_run.DEFAULT_PLACES if parts is None else parts
         shots = simulated_run.DEFAULT_FRAMES if frames is None else frames
         asked = CalibrationPlan(camera_model, cameras, seed, places, shots, depth_units_mm=depth_units_mm)
-        run = simulated_run.CalibrationSettings(board, jobs=jobs or default_jobs())
+        run = simulated_run.CalibrationSettings(board or simulated_run.DEFAULT_BOARD, jobs=jobs or default_jobs())
         simulated_run.run_calibration(asked, run, out, force=force, as_json=as_json)
         return
+    _refuse_options("only with --calibration is a board shown", {"board": board})
     plan = StationPlan(
-        part=part,
+        part=part or "bracket",
         camera_model=camera_model,
         cameras=cameras,
         seed=seed,
-        mesh_unit=mesh_unit,
+        mesh_unit=mesh_unit or "mm",
         frames=8 if frames is None else frames,
-        defect_rate=defect_rate,
-        defect_kinds=station.parse_kinds(defects),
+        defect_rate=0.5 if defect_rate is None else defect_rate,
+        defect_kinds=station.parse_kinds(defects or ""),
         depth_units_mm=depth_units_mm,
     )
-    settings = station.RunSettings(parts=12 if parts is None else parts, golden=golden, jobs=jobs or default_jobs())
+    settings = station.RunSettings(
+        parts=12 if parts is None else parts, golden=10 if golden is None else golden, jobs=jobs or default_jobs()
+    )
     station.check_plan(plan)
     station.make_room(out, force=force)
     station.check_space(plan, settings, out)
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("simulate", total=settings.parts + golden)
+        task = progress.add_task("simulate", total=settings.parts + settings.golden)
         truths = station.simulate_station(plan, settings, out, lambda _: progress.advance(task))
     if as_json:
         print(json.dumps(station.summary(truths, out)))
     else:
         defective = sum(not truth.good for truth in truths)
         print(f"{len(truths)} parts, {defective} of them defective, in {out}", file=sys.stderr)
+
+
+def _refuse_options(why: str, given: Mapping[str, object]) -> None:
+    """Options that would be ignored in silence."""
+    from depthcell.errors import DepthcellError
+
+    for name, value in given.items():
+        if value is not None:
+            raise DepthcellError(f"--{name} {value}: {why}; leave it out")

@@ -171,6 +171,8 @@ BAD_CALLS = [
     (("simulate", "--part", "teapot"), "teapot"),
     (("simulate", "--camera-model", "D999"), "D999"),
     (("simulate", "--parts", "0"), "--parts"),
+    (("simulate", "--calibration", "--golden", "3"), "--golden 3: with --calibration no part is simulated"),
+    (("simulate", "--board", "charuco:9x6:30mm"), "--board charuco:9x6:30mm: only with --calibration"),
     (("demo", "--parts", "0"), "--parts"),
     (("demo", "--out", "pyproject.toml"), "--out pyproject.toml"),
     (("demo", "--out", "docs"), "--out docs"),
