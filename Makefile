@@ -6,7 +6,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CALIB_BENCHMARKS := $(wildcard benchmarks/calib_*.py) benchmarks/depth_bias.py benchmarks/detect_board.py
 
-.PHONY: demo test test-slow lint format bench bench-calib lock clean setup
+FUSION_BENCHMARKS := $(addprefix benchmarks/,fusion.py normals.py registration.py global_start.py deviation.py)
+GAUGE_BENCHMARKS := $(wildcard benchmarks/gauge_*.py)
+
+.PHONY: demo test test-slow lint format bench bench-calib bench-fusion bench-gauges lock clean setup
 .DEFAULT_GOAL := help
 
 help:  ## Say what each target does
@@ -49,6 +52,12 @@ bench-calib: $(READY)  ## Measure the calibration beside mrcal (installed by apt
 		(apt-get update -qq && apt-get install -y -qq --no-install-recommends mrcal python3-mrcal >/dev/null) || \
 		echo "mrcal could not be installed (Debian and root needed): its column stays empty"
 	@for script in $(CALIB_BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-fusion: $(READY)  ## Measure fusion, registration and deviation beside open3d and small_gicp
+	@for script in $(FUSION_BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-gauges: $(READY)  ## Measure the gauges against exact geometry and against the truth of simulated parts; long
+	@for script in $(GAUGE_BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lock:  ## Resolve the exact versions anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev \
