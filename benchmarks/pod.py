@@ -37,7 +37,10 @@ from depthcell.inspect.verdict import Verdict
 
 STATION_SEEDS = (2301, 2302, 2303)
 GOLDEN, FRAMES, CAMERAS = 10, 8, 3
-SIZES = {
+WIDE_ROUNDS = 8
+"""First so many rounds over wide ranges, which hold the depths that a tolerance is about; then where hits begin."""
+
+WIDE = {
     DefectKind.DENT: SizeRange((4.0, 7.0), (-1.6, -0.2), even_in_log=True),
     DefectKind.BUMP: SizeRange((4.0, 7.0), (0.2, 1.6), even_in_log=True),
     DefectKind.MISSING_MATERIAL: SizeRange((3.0, 5.5), (-2.4, -0.25), even_in_log=True),
@@ -49,6 +52,19 @@ SIZES = {
     DefectKind.STAIN: SizeRange((0.4, 5.0), (0.0, 0.0), even_in_log=True),
     DefectKind.DISCOLOURATION: SizeRange((0.4, 6.0), (0.0, 0.0), even_in_log=True),
     DefectKind.RUST: SizeRange((0.4, 5.0), (0.0, 0.0), even_in_log=True),
+}
+FINE = {
+    DefectKind.DENT: SizeRange((4.0, 7.0), (-0.4, -0.03), even_in_log=True),
+    DefectKind.BUMP: SizeRange((4.0, 7.0), (0.03, 0.4), even_in_log=True),
+    DefectKind.MISSING_MATERIAL: SizeRange((3.0, 5.5), (-0.5, -0.04), even_in_log=True),
+    DefectKind.EXCESS_MATERIAL: SizeRange((3.0, 5.5), (0.04, 0.5), even_in_log=True),
+    DefectKind.WARP: SizeRange((0.0, 0.0), (0.2, 1.0), even_in_log=True),
+    DefectKind.BURR: SizeRange((6.0, 8.0), (0.05, 0.6), even_in_log=True),
+    DefectKind.POROSITY: SizeRange((5.5, 7.0), (-0.5, -0.04), even_in_log=True),
+    DefectKind.SCRATCH: SizeRange((0.2, 1.5), (0.0, 0.0), even_in_log=True),
+    DefectKind.STAIN: SizeRange((0.3, 2.0), (0.0, 0.0), even_in_log=True),
+    DefectKind.DISCOLOURATION: SizeRange((0.4, 3.0), (0.0, 0.0), even_in_log=True),
+    DefectKind.RUST: SizeRange((0.3, 3.0), (0.0, 0.0), even_in_log=True),
 }
 TOGETHER = 3
 """Defects on one part."""
@@ -64,11 +80,12 @@ class Outcome(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One part to make: of which station, its number there, and its defects."""
+    """One part to make: of which station, its number there, its defects, and how large they may be."""
 
     seed: int
     number: int
     kinds: tuple[DefectKind, ...]
+    sizes: dict[DefectKind, SizeRange]
 
 
 def planned_parts(rounds: int) -> Iterator[Planned]:
@@ -77,16 +94,17 @@ def planned_parts(rounds: int) -> Iterator[Planned]:
     rng = np.random.default_rng(20)
     numbers = dict.fromkeys(STATION_SEEDS, 0)
     for round_number in range(rounds):
+        sizes = WIDE if round_number < WIDE_ROUNDS else FINE
         for seed in STATION_SEEDS:
             shuffled = [others[place] for place in rng.permutation(len(others))]
             groups = [tuple(shuffled[start : start + TOGETHER]) for start in range(0, len(others), TOGETHER)]
             goods: list[tuple[DefectKind, ...]] = [()] * (1 + round_number % 2)
             for kinds in (*groups, (DefectKind.WARP,), *goods):
                 numbers[seed] += 1
-                yield Planned(seed, numbers[seed], kinds)
+                yield Planned(seed, numbers[seed], kinds, sizes)
 
 
-def station_plan(seed: int) -> StationPlan:
+def station_plan(seed: int, sizes: dict[DefectKind, SizeRange]) -> StationPlan:
     """The demonstration's cell with the study's sizes."""
     return StationPlan(
         part="bracket",
@@ -95,7 +113,7 @@ def station_plan(seed: int) -> StationPlan:
         seed=seed,
         frames=FRAMES,
         defect_rate=0.0,
-        sizes=tuple(SIZES.items()),
+        sizes=tuple(sizes.items()),
     )
 
 
@@ -103,7 +121,7 @@ def prepared_inspector(seed: int, folder: Path) -> Inspector:
     """The station's cell, recipe and statistics of good parts, simulated unless they are there."""
     if not (folder / "golden.npz").is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        simulate_station(station_plan(seed), RunSettings(parts=1, golden=GOLDEN), folder, lambda _: None)
+        simulate_station(station_plan(seed, WIDE), RunSettings(parts=1, golden=GOLDEN), folder, lambda _: None)
         for used in (folder / "golden", folder / "part_0001"):
             shutil.rmtree(used)
     recipe = Recipe.load(folder / "recipe.toml")
@@ -122,9 +140,8 @@ def collect(work: Path, rounds: int) -> None:
                 continue
             started_s = time.monotonic()
             try:
-                truth = simulate_part(
-                    station_plan(part.seed), PartTask(Stream.LINE, 100 + part.number, folder, part.kinds)
-                )
+                task = PartTask(Stream.LINE, 100 + part.number, folder, part.kinds)
+                truth = simulate_part(station_plan(part.seed, part.sizes), task)
             except DepthcellError as error:  # no room for three defects on it: another part takes its place
                 print(f"{folder.name} of {part.seed} left out: {error}", flush=True)
                 continue
@@ -151,7 +168,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("step", choices=("collect", "evaluate"))
     options.add_argument("--work", type=Path, default=Path("runs/pod"), help="folder for what is collected")
-    options.add_argument("--rounds", type=int, default=16, help="each gives one defect a kind and station")
+    options.add_argument("--rounds", type=int, default=22, help="each gives one defect a kind and station")
     given = options.parse_args()
     if given.step == "collect":
         collect(given.work, given.rounds)

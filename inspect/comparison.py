@@ -126,9 +126,13 @@ def defect_in_words(defect: DefectTruth) -> str:
     return f"{_plain(defect.kind)} {size}"
 
 
+def reach_mm(defect: DefectTruth) -> float:
+    """How far from a defect's centre a finding may lie to belong to it."""
+    return math.sqrt(defect.area_mm2 / math.pi) + PLACE_TOLERANCE_MM
+
+
 def _lies_on(finding: Finding, defect: DefectTruth) -> bool:
-    reach_mm = math.sqrt(defect.area_mm2 / math.pi) + PLACE_TOLERANCE_MM
-    return math.dist(finding.position_mm.value, defect.position_mm) <= reach_mm
+    return math.dist(finding.position_mm.value, defect.position_mm) <= reach_mm(defect)
 
 
 def _main_finding(comparison: Comparison) -> Text:

@@ -121,7 +121,7 @@ class _Record:
 
     @classmethod
     def opened(cls, plan: RunPlan) -> "_Record":
-        recipe = Recipe.load(_recipe_path(plan))
+        recipe = Recipe.load(recipe_path(plan))
         cell = Cell.load(plan.cell or recipe.cell_path)
         parts = find_parts(plan.source)
         if plan.frames is not None:
@@ -174,7 +174,7 @@ class _Record:
         )
 
 
-def _recipe_path(plan: RunPlan) -> Path:
+def recipe_path(plan: RunPlan) -> Path:
     """The recipe named, or the one beside the parts: in `source`, or above it where `source` is one part."""
     if plan.recipe is not None:
         return plan.recipe

@@ -18,6 +18,10 @@ runs away. Firth's penalty, half the logarithm of the information's determinant 
 estimate finite and takes out its bias of first order; the profile is that of the penalised likelihood (Heinze and
 Schemper, Statistics in Medicine 21, 2002).
 
+**Few responses.** The likelihood's own sigma is too small by two degrees of freedom. So its m log(1/τ) is taken (m - 2)
+times, as restricted likelihood does (Patterson and Thompson, Biometrika 58, 1971), and the drop is that at which
+Student's t with m - 2 degrees of freedom rejects a straight line's coefficient: (m - 2)/2 log(1 + t²/(m - 2)).
+
 **Censoring.** A defect that was not reported has a response below what would have been reported: it enters by
 Φ((y_report - c0 - c1 x) / τ). In the parameters (c0/τ, c1/τ, 1/τ) that likelihood is concave (Burridge, Biometrika 68,
 1981), so that its maximum is the only one.
@@ -30,7 +34,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, chdtrc, expit, log_ndtr, logit, ndtr, ndtri
+from scipy.special import betaincinv, chdtrc, expit, log_ndtr, logit, ndtr, ndtri, stdtrit
 
 from depthcell.errors import DepthcellError
 
@@ -39,7 +43,7 @@ Floats = NDArray[np.float64]
 CONFIDENCE = 0.95
 DROP = NormalDist().inv_cdf(CONFIDENCE) ** 2 / 2
 ROUNDS, LONGEST_STEP = 200, 4.0
-RAYS_2D, RAYS_3D = 720, 4000
+RAYS_2D, RAYS_3D = 720, 2500
 
 
 class Link(StrEnum):
@@ -144,7 +148,7 @@ def fit_hit_miss(size_mm: Floats, hit: NDArray[np.bool_], *, firth: bool = True)
         return score, information
 
     best, information = _climbed(np.zeros(2), step, log_likelihood)
-    region = _border(best, information, log_likelihood, _circle())
+    region = _border(best, information, log_likelihood, _circle(), DROP)
     return PodCurve(Link.LOGIT, Scale.LOG, _undone(best[None], standard)[0], _undone(region, standard))
 
 
@@ -186,12 +190,12 @@ def fit_response(size_mm: Floats, response_mm: Floats, reporting_mm: Floats, sca
         scale: linear or logarithmic, both ways; None takes that of the larger likelihood.
 
     Raises:
-        DepthcellError: sizes or responses are not positive, or fewer than three responses were measured.
+        DepthcellError: sizes or responses are not positive, or fewer than four responses were measured.
     """
     size = _checked(size_mm, len(response_mm))
     measured = np.isfinite(response_mm)
-    if measured.sum() < 3:
-        raise DepthcellError(f"response: {measured.sum()} of {len(size)} defects gave one; three are the least")
+    if measured.sum() < 4:
+        raise DepthcellError(f"response: {measured.sum()} of {len(size)} defects gave one; four are the least")
     level = np.where(measured, response_mm, reporting_mm)
     if not (np.isfinite(level) & (level > 0)).all():
         raise DepthcellError("response: holds one that is not positive; give its magnitude in mm")
@@ -211,7 +215,9 @@ def _fitted_response(size: Floats, level: Floats, measured: NDArray[np.bool_], s
     def log_likelihood(lines: Floats) -> Floats:
         return _response_likelihood(lines, straight, y, measured)
 
-    border = _border(best, information, log_likelihood, _sphere())
+    free = int(measured.sum()) - 2
+    drop = free / 2 * float(np.log1p(stdtrit(free, CONFIDENCE) ** 2 / free))
+    border = _border(best, information, log_likelihood, _sphere(), drop)
     # From y = (g - mean) / spread back to g: h y - z becomes (h / spread) g - (z + h mean / spread).
     lines = np.concatenate((best[None], border))
     inverse = lines[:, 2] / y_spread
@@ -233,7 +239,8 @@ def _response_likelihood(lines: Floats, design: Floats, y: Floats, measured: NDA
     """(M,) log-likelihood of lines (M, K + 1): K coefficients over sigma, and 1 / sigma; -inf where that is none."""
     inverse = lines[:, -1:]
     z = inverse * y - lines[:, :-1] @ design.T
-    seen = np.log(np.maximum(inverse, 1e-300)) - z**2 / 2 - np.log(2 * np.pi) / 2
+    free = 1 - 2 / measured.sum()
+    seen = free * np.log(np.maximum(inverse, 1e-300)) - z**2 / 2 - np.log(2 * np.pi) / 2
     value: Floats = np.where(measured, seen, log_ndtr(z)).sum(axis=1)
     return np.where(inverse[:, 0] > 0, value, -np.inf)
 
@@ -249,8 +256,8 @@ def _climbed_response(design: Floats, y: Floats, measured: NDArray[np.bool_]) ->
         bend = np.where(measured, 1.0, mills * (mills + z))
         score = along.T @ pull
         information = along.T @ (bend[:, None] * along) + 1e-12 * np.eye(len(line))
-        score[-1] += measured.sum() / line[-1]
-        information[-1, -1] += measured.sum() / line[-1] ** 2
+        score[-1] += (measured.sum() - 2) / line[-1]
+        information[-1, -1] += (measured.sum() - 2) / line[-1] ** 2
         return score, information
 
     def log_likelihood(lines: Floats) -> Floats:
@@ -284,12 +291,12 @@ def _climbed(
 
 
 def _border(
-    best: Floats, information: Floats, log_likelihood: Callable[[Floats], Floats], directions: Floats
+    best: Floats, information: Floats, log_likelihood: Callable[[Floats], Floats], directions: Floats, drop: float
 ) -> Floats:
     """Where rays from the best parameters leave what the data do not contradict, (M, P)."""
     rays = directions @ np.linalg.cholesky(np.linalg.inv(information)).T
-    floor = float(log_likelihood(best[None])[0]) - DROP
-    inside, outside = np.zeros(len(rays)), np.full(len(rays), np.sqrt(2 * DROP))
+    floor = float(log_likelihood(best[None])[0]) - drop
+    inside, outside = np.zeros(len(rays)), np.full(len(rays), np.sqrt(2 * drop))
     for _ in range(40):
         still = log_likelihood(best + outside[:, None] * rays) > floor
         if not still.any():

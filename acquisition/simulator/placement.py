@@ -45,8 +45,8 @@ class SizeRange:
         """One number from `low` to `high`."""
         if not self.even_in_log or low == high:
             return float(rng.uniform(low, high))
-        logarithms = sorted((math.log(abs(low)), math.log(abs(high))))
-        return math.copysign(math.exp(rng.uniform(*logarithms)), low)
+        least, most = sorted((math.log(abs(low)), math.log(abs(high))))
+        return math.copysign(math.exp(rng.uniform(least, most)), low)
 
 
 SIZES: dict[DefectKind, SizeRange] = {
