@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -148,15 +149,16 @@ class BlockPool:
 
     def touched(self, points_part: FloatArray) -> NDArray[np.int32]:
         """Numbers in the table, ascending, of the blocks that points (N, 3) lie in; outside the box there are none."""
-        shape = np.array(self.box.shape_blocks)
-        places = (points_part - self.box.lower_m.astype(points_part.dtype)) / points_part.dtype.type(
-            BLOCK * self.box.voxel_m
-        )
-        places = np.floor(places).astype(np.int32)
-        inside = ((places >= 0) & (places < shape)).all(axis=1)
-        numbers = places[inside] @ np.array([shape[1] * shape[2], shape[2], 1], np.int32)
+        scale = 1 / (BLOCK * self.box.voxel_m)
+        to_blocks = np.column_stack((scale * np.eye(3), -scale * self.box.lower_m))
+        places = np.empty((len(points_part), 1, 3), np.float32)
+        cv2.transform(points_part.astype(np.float32, copy=False).reshape(-1, 1, 3), to_blocks, dst=places)
+        number, inside = np.zeros(len(places), np.int32), np.ones(len(places), np.bool_)
+        for place, count in zip(cv2.split(places), self.box.shape_blocks, strict=True):
+            inside &= ((place >= 0) & (place < count)).ravel()
+            number = number * np.int32(count) + place.ravel().astype(np.int32)
         marked = np.zeros(self.box.blocks, np.bool_)
-        marked[numbers] = True
+        marked[number[inside]] = True
         return np.flatnonzero(marked).astype(np.int32)
 
     def slots(self, blocks: NDArray[np.int32]) -> NDArray[np.int32]:

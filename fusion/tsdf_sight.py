@@ -1,4 +1,4 @@
-"""A camera's view of one instant, made ready for the distance field: a plane per pixel, with what makes it uncertain."""
+"""A camera's view of one instant, made ready for the distance field: a plane per pixel, and how uncertain it is."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from depthcell.acquisition.transform import FloatArray, RigidTransform
 from depthcell.calib.cell import CellCamera
 from depthcell.fusion.region import Region
+from depthcell.fusion.track import PartPose
 from depthcell.fusion.tsdf import PLANE_COLUMNS, Sight
 from depthcell.fusion.uncertainty import pose_variance_m2
 from depthcell.fusion.view import View
@@ -19,23 +20,8 @@ LOOK_CORRELATIONS = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PartPose:
-    """Where the part is at one instant, and how well that is known.
-
-    Attributes:
-        T_cell_part: the pose.
-        own_covariance: (6, 6) of what is new in each frame, in the convention of `RigidTransform.perturbed`.
-        shared_covariance: (6, 6) of what all frames share, such as a wrong time offset.
-    """
-
-    T_cell_part: RigidTransform
-    own_covariance: NDArray[np.float64]
-    shared_covariance: NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class SeenPoints:
-    """The valid pixels of a view as columns: (N,) pixel along the window's rows, (N, 3) points and normals in a frame."""
+    """The valid pixels of a view: (N,) pixel along the window's rows, (N, 3) points and normals in some frame."""
 
     pixel: NDArray[np.intp]
     points: NDArray[np.float32]
@@ -125,4 +111,5 @@ def _lift(seen: SeenPoints, camera: CellCamera) -> NDArray[np.float32]:
     """Motion along the normal per change of depth, (N,): `|n · (p - o)| / z` for a camera at o."""
     lines_m = seen.points - camera.T_cell_depth.translation_m.astype(np.float32)
     axis = camera.T_cell_depth.rotation[:, 2].astype(np.float32)
-    return np.abs(np.einsum("ij,ij->i", seen.normals, lines_m)) / (lines_m @ axis)
+    lift = np.abs(np.einsum("ij,ij->i", seen.normals, lines_m)) / (lines_m @ axis)
+    return np.asarray(lift, dtype=np.float32)

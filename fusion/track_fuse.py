@@ -1,0 +1,359 @@
+"""Frames of a moving part, or of a moving camera, become one part: each where its track says, all in one field."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthcell.acquisition.frameset import CameraFrame, FrameSet
+from depthcell.acquisition.transform import RigidTransform
+from depthcell.calib.cell import Cell, CellCamera
+from depthcell.errors import DepthcellError, Reason
+from depthcell.fusion.fuse import TEMPERATURES
+from depthcell.fusion.partcloud import PartCloud
+from depthcell.fusion.region import Region, Window, image_window
+from depthcell.fusion.temporal import average_depth
+from depthcell.fusion.track import PartPose, Track
+from depthcell.fusion.tsdf import Tsdf
+from depthcell.fusion.tsdf_blocks import LIMIT_BYTES, VoxelBox, volume_bytes
+from depthcell.fusion.tsdf_refine import IMPROBABLE, refined, spaced
+from depthcell.fusion.tsdf_sight import Looks, SeenPoints, sight_of
+from depthcell.fusion.tsdf_surface import SurfaceMesh, mesh_of, surface_of
+from depthcell.fusion.view import View, ViewSettings, build_view
+
+AHEAD = 4
+"""Views that are built while one is taken into the field."""
+WINDOW_STEP_PX = 32
+"""Windows are widened to multiples of this, so that what is worked out per window serves several frames."""
+INTERPOLATION_VOXELS2 = 2 / 3
+"""Square of the correlation that interpolating between voxels adds, see `_correlation_m`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MotionSettings:
+    """How frames of a moving part become a part.
+
+    Attributes:
+        voxel_m: edge of a voxel.
+        truncation_m: half the layer around the surface; None: two voxels, or 1.74 voxels and four standard deviations
+            of a frame where that is more.
+        least_frames: that must have seen a place; one that only one saw may be a ghost.
+        limit_bytes: of memory.
+        is_refined: whether each frame's pose is refined on the surface so far.
+        edge_margin_px, normal_radii_px, max_incidence_rad: as in `FusionSettings`.
+    """
+
+    voxel_m: float = 1e-3
+    truncation_m: float | None = None
+    least_frames: int = 2
+    limit_bytes: int = LIMIT_BYTES
+    is_refined: bool = False
+    edge_margin_px: int = 3
+    normal_radii_px: tuple[int, int] = (6, 3)
+    max_incidence_rad: float = math.radians(75.0)
+
+    def view(self, region: Region) -> ViewSettings:
+        """Of one frame, whose part lies in `region`."""
+        return ViewSettings(region, self.edge_margin_px, self.normal_radii_px, self.max_incidence_rad)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FusedMotion:
+    """One part as all cameras saw it while it moved.
+
+    Attributes:
+        cloud: in the cell, the part being at `T_cell_part`; without colour, `pixel` is -1 where the camera that counts
+            most does not see the point at that pose.
+        T_cell_part: the reference pose: of the track, at the frame in the middle.
+        field: the distance field, in the frame "part".
+        missing: serial numbers of the cell's cameras that gave no depth.
+        frames: depth frames that showed some of the part.
+        bytes_stated, bytes_used: of memory: the bound set aside, and what was written to.
+        warnings: what a person should know, in words.
+    """
+
+    cloud: PartCloud
+    T_cell_part: RigidTransform
+    field: Tsdf
+    missing: tuple[str, ...]
+    frames: int
+    bytes_stated: int
+    bytes_used: int
+    warnings: tuple[str, ...]
+
+    def mesh(self, least_frames: int) -> SurfaceMesh:
+        """The surface as triangles, in the frame "part"."""
+        return mesh_of(self.field, least_frames)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Instant:
+    """One depth frame, and where the part was."""
+
+    frame: CameraFrame
+    number: int
+    camera: CellCamera
+    pose: PartPose
+
+
+class MotionAccumulator:
+    """Absorbs frame sets of a moving part as they arrive; `fuse` takes the part out.
+
+    Args:
+        cell: the cameras.
+        track: of the part.
+        box_m: lower and upper corner (3,) of the box that holds the part and nothing else, metres, frame "part".
+        reference_ns: instant of the reference pose, on the cameras' clock.
+        settings: voxel, memory, refinement.
+
+    Raises:
+        DepthcellError: the box does not fit into the memory, or the track does not hold the reference.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        track: Track,
+        box_m: tuple[NDArray[np.float64], NDArray[np.float64]],
+        reference_ns: int,
+        settings: MotionSettings | None = None,
+    ) -> None:
+        self._cell, self._track = cell, track
+        self._settings = settings or MotionSettings()
+        self._box = VoxelBox(*box_m, self._settings.voxel_m)
+        self._T_cell_reference = track.pose(reference_ns)
+        self._bytes = volume_bytes(self._box, len(cell.cameras), self._settings.limit_bytes)
+        self._field: Tsdf | None = None
+        part_box = Region(RigidTransform.identity("cell", "part"), self._box.lower_m, self._box.upper_m)
+        self._looks = [Looks(camera, part_box) for camera in cell.cameras.values()]
+        self._count = _Count()
+
+    def add_all(self, framesets: Iterable[FrameSet], absorbed: Callable[[], None] | None = None) -> None:
+        """Absorb frame sets in the order of their time; views are built some frames ahead, on the other cores.
+
+        Raises:
+            DepthcellError: a frame lies outside the track, is not of this cell, or the memory's limit is reached.
+        """
+        with ThreadPoolExecutor() as pool:
+            waiting: deque[tuple[_Instant, Future[View | None]]] = deque()
+            for instant in self._instants(framesets, absorbed or _nothing):
+                waiting.append((instant, pool.submit(self._view, instant)))
+                if len(waiting) > AHEAD:
+                    self._take(waiting[0][0], waiting.popleft()[1].result())
+            for instant, view in waiting:
+                self._take(instant, view.result())
+
+    def fuse(self) -> FusedMotion:
+        """The part as seen so far.
+
+        Raises:
+            DepthcellError: (`NOT_MEASURED`) no frame held any depth within the box.
+        """
+        if self._field is None:
+            raise DepthcellError(
+                f"track {self._track.name}: {self._count.frames} depth frames, none with any depth of the part within "
+                f"its {self._box.in_words}; check track, time offset and volume",
+                Reason.NOT_MEASURED,
+            )
+        return FusedMotion(
+            cloud=self._cloud(self._field),
+            T_cell_part=self._T_cell_reference,
+            field=self._field,
+            missing=tuple(s for s in self._cell.cameras if s not in self._count.serials),
+            frames=self._count.seeing,
+            bytes_stated=self._bytes,
+            bytes_used=self._field.pool.bytes_used,
+            warnings=tuple(self._warnings(self._field)),
+        )
+
+    def _instants(self, framesets: Iterable[FrameSet], absorbed: Callable[[], None]) -> Iterator[_Instant]:
+        numbers = {serial: number for number, serial in enumerate(self._cell.cameras)}
+        for frameset in framesets:
+            for serial, frame in frameset.frames.items():
+                camera = self._cell.camera(serial)
+                if frame.depth is None:
+                    self._count.without_depth += 1
+                    continue
+                self._count.frames += 1
+                self._count.serials.add(serial)
+                pose = self._track.part_pose(instant_ns(frameset, frame), self._T_cell_reference)
+                yield _Instant(frame, numbers[serial], camera, pose)
+            absorbed()
+
+    def _view(self, instant: _Instant) -> View | None:
+        """What the frame shows of the part; None where the box is out of its sight."""
+        depth, camera, settings = instant.frame.depth, instant.camera, self._settings
+        assert depth is not None  # noqa: S101 - `_instants` left those out; tells the type checker
+        _check_size(instant)
+        region = Region(instant.pose.T_cell_part, self._box.lower_m, self._box.upper_m)
+        reach_px = max(settings.normal_radii_px) + settings.edge_margin_px + 1
+        window = image_window(region, camera.depth, camera.T_cell_depth.inverse(), reach_px)
+        if window is None:
+            return None
+        told = next((instant.frame.metadata[n] for n in TEMPERATURES if n in instant.frame.metadata), None)
+        mean = average_depth([depth], _widened(window, camera))
+        return build_view(camera, mean, None, settings.view(region), None if told is None else float(told))
+
+    def _take(self, instant: _Instant, view: View | None) -> None:
+        if view is None or not view.valid.any():
+            self._count.blind += 1
+            return
+        if self._field is None:
+            self._field = Tsdf(
+                self._box, tuple(self._cell.cameras), self._truncation_m(view), self._settings.limit_bytes
+            )
+            self._count.first_covariance = instant.pose.own_covariance
+        pose = self._refined(self._field, instant, view) if self._settings.is_refined else instant.pose
+        is_new_look = self._looks[instant.number].is_new(pose.T_cell_part)
+        sight, seen = sight_of(view, instant.number, instant.camera, pose, is_new_look=is_new_look)
+        self._field.add(sight, seen.points)
+        self._count.seeing += 1
+        self._count.correlation(instant.number, view)
+
+    def _refined(self, field: Tsdf, instant: _Instant, view: View) -> PartPose:
+        """The frame's pose on the surface so far, whose place in the cell all frames share with the first."""
+        shared = instant.pose.shared_covariance + self._count.first_covariance
+        prior = PartPose(instant.pose.T_cell_part, instant.pose.own_covariance, shared)
+        if self._count.seeing == 0:
+            return PartPose(prior.T_cell_part, np.zeros((6, 6)), shared)
+        seen = SeenPoints.of(view)
+        chosen = spaced(seen, view.valid.shape, instant.camera.noise.correlation_px)
+        some = SeenPoints(seen.pixel[chosen], seen.points[chosen], seen.normals[chosen])
+        found = refined(field, some, view.random_sigma_m.ravel()[some.pixel], prior)
+        self._count.refined += found.points_used > 0
+        self._count.improbable += found.distance2 > IMPROBABLE
+        return found.pose
+
+    def _truncation_m(self, view: View) -> float:
+        if self._settings.truncation_m is not None:
+            return self._settings.truncation_m
+        sigma_m = float(np.median(view.random_sigma_m[view.valid]))
+        return max(2.0 * self._settings.voxel_m, 1.74 * self._settings.voxel_m + 4 * sigma_m)
+
+    def _cloud(self, field: Tsdf) -> PartCloud:
+        surface = surface_of(field, min(self._settings.least_frames, self._count.seeing))
+        points_cell = np.asarray(self._T_cell_reference @ surface.points_part, dtype=np.float64)
+        camera = np.argmax(surface.share, axis=1).astype(np.uint8)
+        return PartCloud(
+            points_cell=points_cell,
+            normals_cell=np.asarray(self._T_cell_reference.rotate(surface.normals_part), dtype=np.float32),
+            colors=np.zeros((len(camera), 3), np.uint8),
+            random_sigma_m=surface.random_sigma_m,
+            systematic_sigma_m=surface.systematic_sigma_m,
+            correlation_m=self._correlation_m()[camera],
+            share=surface.share,
+            camera=camera,
+            pixel=_pixels(points_cell, camera, tuple(self._cell.cameras.values())),
+            serials=field.serials,
+        )
+
+    def _correlation_m(self) -> NDArray[np.float32]:
+        """Of each camera's points, (K,): its noise laid on the surface, and what interpolation adds.
+
+        A Gaussian correlation `exp(-(r / l)²)` comes of a filter of variance l² / 4. Interpolating between voxels of
+        edge h filters once more, by a triangle of variance h² / 6, so `l² + 2/3 h²` is the square of the whole.
+        """
+        own_m = np.array([self._count.correlations.get(number, 0.0) for number in range(len(self._cell.cameras))])
+        whole_m2 = np.square(own_m) + INTERPOLATION_VOXELS2 * self._settings.voxel_m**2
+        return np.asarray(np.sqrt(whole_m2), dtype=np.float32)
+
+    def _warnings(self, field: Tsdf) -> Iterator[str]:
+        count = self._count
+        for serial in self._cell.cameras:
+            if serial not in count.serials:
+                yield f"camera {serial}: gave no depth"
+        if count.without_depth:
+            yield f"{count.without_depth} frames hold no depth"
+        if count.blind:
+            yield f"{count.blind} of {count.frames} depth frames show nothing of the part within its volume"
+        faces = _cut_faces(field)
+        if faces:
+            yield f"the surface runs out of the volume at {', '.join(faces)}; enlarge it if the part goes on there"
+        u = self._track.uncertainty
+        if not (u.translation_m or u.rotation_rad):
+            yield f"track {self._track.name}: states no uncertainty, its poses are taken as exact"
+        if count.improbable:
+            yield (
+                f"track {self._track.name}: {count.improbable} of {count.refined} refined poses lie farther off it "
+                "than it states; check its direction, counts and time offset"
+            )
+
+
+@dataclass(slots=True)
+class _Count:
+    """What was absorbed."""
+
+    frames: int = 0
+    seeing: int = 0
+    blind: int = 0
+    without_depth: int = 0
+    refined: int = 0
+    improbable: int = 0
+    serials: set[str] = field(default_factory=set)
+    correlations: dict[int, float] = field(default_factory=dict)
+    first_covariance: NDArray[np.float64] = field(default_factory=lambda: np.zeros((6, 6)))
+
+    def correlation(self, number: int, view: View) -> None:
+        """Keep the widest correlation of the camera's views."""
+        median_m = float(np.median(view.correlation_m[view.valid]))
+        self.correlations[number] = max(median_m, self.correlations.get(number, 0.0))
+
+
+def instant_ns(frameset: FrameSet, frame: CameraFrame) -> int:
+    """When a frame was taken, on the frame set's clock: its own time if it shares that clock, else the set's."""
+    own_ns = frame.timestamp_ns
+    shares_clock = frameset.timestamp_ns <= own_ns <= frameset.timestamp_ns + frameset.spread_ns
+    return own_ns if shares_clock else frameset.timestamp_ns + frameset.spread_ns // 2
+
+
+def _nothing() -> None:
+    pass
+
+
+def _check_size(instant: _Instant) -> None:
+    depth, stated = instant.frame.depth, instant.camera.depth
+    if depth is not None and depth.depth_m.shape != (stated.height_px, stated.width_px):
+        recorded = f"{depth.intrinsics.width_px} x {depth.intrinsics.height_px}"
+        raise DepthcellError(
+            f"camera {instant.camera.serial}: depth images are {recorded}, the cell states "
+            f"{stated.width_px} x {stated.height_px}; calibrate the cell at the size it records",
+            Reason.CELL_INVALID,
+        )
+
+
+def _widened(window: Window, camera: CellCamera) -> Window:
+    step = WINDOW_STEP_PX
+    return Window(
+        window.top // step * step,
+        min(-(-window.bottom // step) * step, camera.depth.height_px),
+        window.left // step * step,
+        min(-(-window.right // step) * step, camera.depth.width_px),
+    )
+
+
+def _pixels(
+    points_cell: NDArray[np.float64], camera: NDArray[np.uint8], cameras: tuple[CellCamera, ...]
+) -> NDArray[np.int32]:
+    pixel = np.full((len(points_cell), 2), -1, np.int32)
+    for number, one in enumerate(cameras):
+        own = np.flatnonzero(camera == number)
+        places = np.rint(one.depth.project(one.T_cell_depth.inverse() @ points_cell[own]))
+        inside = (places >= 0).all(axis=1) & (places < (one.depth.width_px, one.depth.height_px)).all(axis=1)
+        pixel[own[inside]] = places[inside][:, ::-1]
+    return pixel
+
+
+def _cut_faces(field: Tsdf) -> list[str]:
+    """Names of the box's faces that the surface reaches."""
+    points_part = surface_of(field).points_part
+    names = []
+    for axis, name in enumerate("xyz"):
+        for sign, corner in (("-", field.box.lower_m), ("+", field.box.upper_m)):
+            near = np.abs(points_part[:, axis] - corner[axis]) < 1.5 * field.box.voxel_m
+            if near.sum() >= 10:
+                names.append(f"{sign}{name}")
+    return names
