@@ -13,13 +13,28 @@ from numpy.typing import NDArray
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import Cell
 from depthcell.errors import DepthcellError, Reason
-from depthcell.fusion.motion import Basis, free_motions
+from depthcell.fusion.motion import Basis, free_motions, without
 from depthcell.fusion.partcloud import PartCloud
-from depthcell.fusion.posefit import TUKEY, Fit, linearised, random_covariance, sharing, systematic_covariance
+from depthcell.fusion.posefit import (
+    TUKEY,
+    Fit,
+    Sample,
+    information_inverse,
+    linearised,
+    product,
+    random_covariance,
+    sharing,
+    systematic_covariance,
+)
 from depthcell.fusion.reference import Reference
+from depthcell.fusion.registration.allowedmotions import AllowedMotions
 
 USED_POINTS = 5000
 """As many points, taken evenly, tell as much as all: noise is correlated over several pixels anyway."""
+FIRST_POINTS = 1200
+"""So many find the way; all that are used then take the last steps."""
+NEARLY_STILL_M = 2e-5
+"""A step of theirs that moves the part by less than this hands over to all."""
 STILL_M = 3e-7
 """A step that moves the part by less than this is the last one."""
 MOST_STEPS = 40
@@ -36,6 +51,8 @@ class AlignmentSettings:
         form_m: how far good parts may differ in form; a point this much off the reference still lies on it.
         min_inliers: fraction of the cloud that must lie on the reference in the end.
         min_points: points that must take part.
+        used_points: about as many points of the cloud are used, taken evenly.
+        allowed: which motions are looked for; None for all six.
     """
 
     capture_m: float = 0.010
@@ -43,6 +60,8 @@ class AlignmentSettings:
     form_m: float = 5e-4
     min_inliers: float = 0.5
     min_points: int = 300
+    used_points: int = USED_POINTS
+    allowed: AllowedMotions | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +70,8 @@ class Alignment:
 
     Attributes:
         T_cell_part: refined.
-        random_covariance: (6, 6) from noise, in the convention of `RigidTransform.perturbed`.
+        random_covariance: (6, 6) from noise, in the convention of `RigidTransform.perturbed`; with what the fixture
+            leaves uncertain of motions that were not looked for.
         systematic_covariance: (6, 6) from the cell's calibration: the same for every part, so that it drops out where
             parts are compared with each other.
         rms_m: root mean square distance of the inliers from the reference.
@@ -104,20 +124,19 @@ def align(
         DepthcellError: (`ALIGNMENT_FAILED`) too few points near the reference, or the pose ran away.
     """
     settings = settings or AlignmentSettings()
-    stride = max(1, len(cloud) // USED_POINTS)
+    stride = max(1, len(cloud) // settings.used_points)
     search = _Search(cloud[np.arange(0, len(cloud), stride)], reference, T_cell_part, settings)
-    free = search.free_at(T_cell_part)
-    pose, first_steps = search.refined(T_cell_part, free)
+    pose, first_steps = search.approached()
     # What is free shows best where the part lies; whatever went along it on the way is taken back.
-    free = search.free_at(pose)
-    pose, steps = search.refined(search.without(pose, free), free)
+    free = search.free_at(search.linearised(pose))
+    pose, steps = search.refined(search.kept(pose, free), free)
 
-    basis, fit = search.basis, search.linearised(pose)
-    cameras = [cell.camera(serial) for serial in cloud.serials]
-    shared = np.array([sharing(camera.noise.correlation_px, stride) for camera in cameras])
-    noise = random_covariance(fit, free, shared[search.points.camera[fit.used]])
-    calibration = systematic_covariance(fit, free, cell, cloud.serials, search.points.share[fit.used])
+    basis, fit, wanted = search.basis, search.linearised(pose), without(search.allowed, free)
+    shared = np.array([sharing(cell.camera(serial).noise.correlation_px, stride) for serial in cloud.serials])
+    noise = random_covariance(fit, wanted, shared[fit.sample.cloud.camera])
+    calibration = systematic_covariance(fit, wanted, cell, cloud.serials)
     weakest_sigma_m, weakest = _weakest(noise + calibration)
+    noise += _unknown(fit, wanted, settings)
     # Along a free motion nothing was learnt: any value within reach of the nominal one is as likely (GUM 4.3.7).
     noise += free @ free.T * (settings.capture_m**2 / 3)
     rms_m, inlier_fraction = search.judged(fit)
@@ -127,7 +146,7 @@ def align(
         systematic_covariance=basis.twist @ calibration @ basis.twist.T,
         rms_m=rms_m,
         inlier_fraction=inlier_fraction,
-        points_used=len(fit.used),
+        points_used=int(fit.used.sum()),
         iterations=first_steps + steps,
         weakest_sigma_m=weakest_sigma_m,
         weakest_direction=basis.in_words(weakest),
@@ -142,46 +161,68 @@ class _Search:
         self, points: PartCloud, reference: Reference, nominal: RigidTransform, settings: AlignmentSettings
     ) -> None:
         _need(len(points), settings.min_points, "points in the cloud; check the region and the cameras")
-        self.points = points
         self.basis = Basis.around(points.points_cell)
+        self.allowed = np.eye(6) if settings.allowed is None else settings.allowed.looked_for(self.basis)
+        self._sample = Sample.of(points, self.basis)
         self._reference, self._nominal, self._settings = reference, nominal, settings
 
     def linearised(self, pose: RigidTransform) -> Fit:
-        """The least-squares problem at a pose."""
-        fit = linearised(self.points, self._reference, pose, self.basis, self._settings.capture_m)
-        _need(len(fit.used), self._settings.min_points, "points near the reference; check part, mesh and nominal pose")
-        return fit
+        """The least-squares problem of all points at a pose."""
+        return self._at(pose, self._sample, 1)
 
-    def free_at(self, pose: RigidTransform) -> NDArray[np.float64]:
+    def approached(self) -> tuple[RigidTransform, int]:
+        """From nominal to nearly the pose, by some of the points; and the number of steps."""
+        count = len(self._sample.cloud)
+        thinned = count // FIRST_POINTS
+        if thinned < 2:
+            return self._nominal, 0
+        some = Sample.of(self._sample.cloud[np.arange(0, count, thinned)], self.basis)
+        fit = self._at(self._nominal, some, thinned)
+        wanted = without(self.allowed, self.free_at(fit))
+        return self._stepped(self._nominal, wanted, fit, thinned, NEARLY_STILL_M)
+
+    def free_at(self, fit: Fit) -> NDArray[np.float64]:
         """Motions that the surface seen does not determine, (6, K)."""
-        fit = self.linearised(pose)
         on_it = np.flatnonzero(fit.cut < 1)
-        jacobian, surface_part = fit.jacobian.take(on_it, axis=0), fit.surface_part.take(on_it, axis=0)
-        return free_motions(self.basis, jacobian, surface_part, pose, self._reference)
+        jacobian, cloud, pose = fit.jacobian[:, on_it], fit.sample.cloud, fit.T_cell_part
+        surface_cell = cloud.points_cell[on_it] - fit.residual_m[on_it, None] * fit.normals_cell[on_it]
+        information = product(jacobian, jacobian) / max(len(on_it), 1)
+        return free_motions(self.basis, information, pose.inverse() @ surface_cell, pose, self._reference, self.allowed)
 
     def refined(self, pose: RigidTransform, free: NDArray[np.float64]) -> tuple[RigidTransform, int]:
         """The pose at which a step is still, and the number of steps; `free` motions are left alone."""
+        return self._stepped(pose, without(self.allowed, free), self.linearised(pose), 1, STILL_M)
+
+    def kept(self, pose: RigidTransform, free: NDArray[np.float64]) -> RigidTransform:
+        """The pose with its way from nominal taken back along `free` and along what was not looked for."""
+        moved, wanted = self.basis.between(pose, self._nominal), without(self.allowed, free)
+        astray = moved - wanted @ (wanted.T @ moved)
+        return pose.perturbed(self.basis.twist @ -astray) if wanted.shape[1] < 6 else pose
+
+    def judged(self, fit: Fit) -> tuple[float, float]:
+        """Root mean square distance of the points that lie on the reference, and their share of all."""
+        inlier = fit.used & (np.abs(fit.residual_m) < self._settings.form_m + TUKEY * self._sample.cloud.sigma_m)
+        fraction, needed = float(inlier.mean()), self._settings.min_inliers
+        if fraction < needed:
+            raise _failed(f"{fraction:.0%} of the points lie on the reference, {needed:.0%} are needed")
+        return float(np.sqrt(np.mean(np.square(fit.residual_m[inlier])))), fraction
+
+    def _stepped(
+        self, pose: RigidTransform, wanted: NDArray[np.float64], fit: Fit, thinned: int, still_m: float
+    ) -> tuple[RigidTransform, int]:
         steps, step_m = 0, math.inf
-        while step_m > STILL_M and steps < MOST_STEPS:
-            step = self.linearised(pose).solved(free)
+        while step_m > still_m and steps < MOST_STEPS:
+            step = (fit if steps == 0 else self._at(pose, fit.sample, thinned)).solved(wanted)
             pose = pose.perturbed(self.basis.twist @ step)
             self._check_capture(pose)
             steps, step_m = steps + 1, float(np.linalg.norm(step))
         return pose, steps
 
-    def without(self, pose: RigidTransform, free: NDArray[np.float64]) -> RigidTransform:
-        """The pose with its way from nominal along `free` taken back."""
-        moved = self.basis.between(pose, self._nominal)
-        return pose.perturbed(self.basis.twist @ (free @ (free.T @ -moved)))
-
-    def judged(self, fit: Fit) -> tuple[float, float]:
-        """Root mean square distance of the points that lie on the reference, and their share of all."""
-        sigma_m = self.points.sigma_m[fit.used]
-        inlier = np.abs(fit.residual_m) < self._settings.form_m + TUKEY * sigma_m
-        fraction, needed = float(inlier.sum() / len(self.points)), self._settings.min_inliers
-        if fraction < needed:
-            raise _failed(f"{fraction:.0%} of the points lie on the reference, {needed:.0%} are needed")
-        return float(np.sqrt(np.mean(np.square(fit.residual_m[inlier])))), fraction
+    def _at(self, pose: RigidTransform, sample: Sample, thinned: int) -> Fit:
+        fit = linearised(sample, self._reference, pose, self._settings.capture_m)
+        count, few = int(fit.used.sum()) * thinned, self._settings.min_points
+        _need(count, few, "points near the reference; check part, mesh and nominal pose")
+        return fit
 
     def _check_capture(self, pose: RigidTransform) -> None:
         moved = self.basis.between(pose, self._nominal)
@@ -192,6 +233,18 @@ class _Search:
                 f"the pose ran {shift_m * 1e3:.1f} mm and {math.degrees(turn_rad):.1f} degrees away from nominal, "
                 f"allowed are {limit_m * 1e3:.1f} mm and {math.degrees(limit_rad):.1f} degrees"
             )
+
+
+def _unknown(fit: Fit, wanted: NDArray[np.float64], settings: AlignmentSettings) -> NDArray[np.float64]:
+    """Covariance (6, 6) from motions that were not looked for: the fixture's own, and what they do to the others.
+
+    A part that lies off by h in them asks for `A^-1 A h` in the others, A^-1 within what was looked for; what is left
+    of the whole error is `(I - A^-1 A) h` (GUM 5.1.2).
+    """
+    if settings.allowed is None:
+        return np.zeros((6, 6))
+    left = np.eye(6) - information_inverse(fit, wanted) @ fit.information
+    return np.asarray(left @ settings.allowed.held_covariance(fit.sample.basis) @ left.T)
 
 
 def _weakest(covariance: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from depthcell.acquisition.transform import FloatArray, RigidTransform
 from depthcell.fusion.reference import Reference
-from depthcell.fusion.uncertainty import pose_jacobian
 
 SUSPECT = 0.15
 """A motion that moves the surface along its normals by less than this share of itself may be free."""
@@ -45,12 +44,6 @@ class Basis:
         matrix[3:, :3] = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]]) / self.length_m
         return matrix
 
-    def jacobian(self, points_cell: FloatArray, normals_cell: FloatArray) -> FloatArray:
-        """Lift of points (N, 3) along their normals per motion, (N, 6), metres per metre."""
-        jacobian = pose_jacobian(points_cell - self.centre_cell, normals_cell)
-        jacobian[:, :3] /= self.length_m
-        return jacobian
-
     def between(self, T_new: RigidTransform, T_old: RigidTransform) -> NDArray[np.float64]:
         """The motion (6,) that leads from one pose to the other, to first order in its rotation."""
         moved = T_new @ T_old.inverse()
@@ -68,7 +61,12 @@ class Basis:
 
 
 def free_motions(
-    basis: Basis, jacobian: FloatArray, points_part: FloatArray, T_cell_part: RigidTransform, reference: Reference
+    basis: Basis,
+    information: NDArray[np.float64],
+    points_part: FloatArray,
+    T_cell_part: RigidTransform,
+    reference: Reference,
+    allowed: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Motions that move the reference within its own surface, (6, K) orthonormal columns; K is 0 for most parts.
 
@@ -79,21 +77,28 @@ def free_motions(
 
     Args:
         basis: of the motions.
-        jacobian: (N, 6) of the points.
+        information: (6, 6) mean of `J J^T` over the points, J the lift of the surface per motion.
         points_part: (N, 3) points on the reference's surface, in its frame.
         T_cell_part: pose of the part.
         reference: the surface.
+        allowed: (6, A) orthonormal columns; only motions within their span are asked about.
     """
-    values, vectors = np.linalg.eigh(np.einsum("ni,nj->ij", jacobian, jacobian) / len(jacobian))
-    suspects = vectors[:, values < SUSPECT**2]
-    points_cell = T_cell_part @ points_part
+    values, vectors = np.linalg.eigh(allowed.T @ information @ allowed)
+    suspects = allowed @ vectors[:, values < SUSPECT**2]
     free = []
+    points_cell = T_cell_part @ points_part if suspects.size else points_part
     for motion in suspects.T:
         moved = [T_cell_part.perturbed(basis.twist @ (step * motion)) for step in (TRIAL_M, -TRIAL_M)]
         lifts_m = np.concatenate([reference.signed_distance(T.inverse() @ points_cell) for T in moved])
         if np.sqrt(np.mean(np.square(lifts_m))) < FREE * TRIAL_M:
             free.append(motion)
     return np.array(free).reshape(-1, 6).T
+
+
+def without(span: NDArray[np.float64], taken: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Orthonormal columns (6, A - K): the span of the columns (6, A) less that of `taken` (6, K) within it."""
+    vectors = np.linalg.svd(span.T @ taken, full_matrices=True)[0]
+    return np.asarray(span @ vectors[:, taken.shape[1] :])
 
 
 def _direction(vector: FloatArray) -> str:

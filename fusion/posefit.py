@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,33 +19,58 @@ TUKEY = 4.685
 FACING = 0.5
 """Cosine between a point's normal and the reference's below which the point belongs to something else."""
 MAD_TO_SIGMA = 1.4826
+CALIBRATION_POINTS = 1500
+"""What calibration does to a pose is told by so many points: it is smooth over a part."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """Points that a pose is fitted to, prepared once for all steps.
+
+    Attributes:
+        cloud: the points.
+        basis: of the motions.
+        levers: (3, N) from the basis' centre, over its length.
+        noise_m: (N,) standard uncertainty of each.
+    """
+
+    cloud: PartCloud
+    basis: Basis
+    levers: NDArray[np.float64]
+    noise_m: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, cloud: PartCloud, basis: Basis) -> "Sample":
+        """Prepare a cloud."""
+        levers = np.ascontiguousarray((cloud.points_cell - basis.centre_cell).T) / basis.length_m
+        return cls(cloud, basis, levers, cloud.random_sigma_m.astype(np.float64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """Points on the reference at some pose, as columns (N, ...), and the least-squares problem they pose.
+    """All points of a sample at some pose, and the least-squares problem they pose.
+
+    A point that takes no part stands at the cut-off, where its weight is zero.
 
     Attributes:
-        used: (N,) numbers of the points that take part, in the cloud.
-        points_cell: (N, 3) metres.
-        normals_cell: (N, 3) outward normals of the reference there.
-        surface_part: (N, 3) nearest points of the reference, frame "part".
+        sample: the points.
+        T_cell_part: the pose.
+        used: (N,) bool, which take part.
+        normals_cell: (N, 3) outward normals of the reference at the points.
         residual_m: (N,) signed distance from it.
-        jacobian: (N, 6) lift of the surface per motion in `basis`.
+        jacobian: (6, N) lift of the surface per motion in the sample's basis.
         scaled: (N,) residual over its standard deviation, the common scale of all residuals included.
         sigma_m: (N,) that standard deviation.
-        basis: of the motions.
     """
 
-    used: NDArray[np.intp]
-    points_cell: FloatArray
+    sample: Sample
+    T_cell_part: RigidTransform
+    used: NDArray[np.bool_]
     normals_cell: FloatArray
-    surface_part: FloatArray
     residual_m: FloatArray
-    jacobian: FloatArray
+    jacobian: NDArray[np.float64]
     scaled: FloatArray
     sigma_m: FloatArray
-    basis: Basis
 
     @property
     def cut(self) -> FloatArray:
@@ -56,68 +82,70 @@ class Fit:
         """(N,) change of Tukey's influence psi per residual, over the variance: what a small shift of a point does."""
         return np.asarray((1 - self.cut) * (1 - 5 * self.cut) / np.square(self.sigma_m))
 
-    def solved(self, free: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The motion (6,) in `basis` that the points ask for, none of it along `free` (6, K)."""
-        weight = np.square(1 - self.cut) / np.square(self.sigma_m)
-        information = np.einsum("n,ni,nj->ij", weight, self.jacobian, self.jacobian, optimize=True)
-        pull = np.einsum("n,ni,n->i", weight, self.jacobian, self.residual_m, optimize=True)
-        held = _complement(free)
-        return np.asarray(held @ np.linalg.solve(held.T @ information @ held, held.T @ pull))
+    @property
+    def information(self) -> NDArray[np.float64]:
+        """(6, 6): `sum psi' / sigma² J J^T`."""
+        return product(self.jacobian * self.slope, self.jacobian)
+
+    def solved(self, wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The motion (6,) in the basis that the points ask for, within the span of `wanted` (6, A)."""
+        weighted = self.jacobian * (np.square(1 - self.cut) / np.square(self.sigma_m))
+        information = product(weighted, self.jacobian)
+        pull = product(weighted, self.residual_m[None])[:, 0]
+        return np.asarray(wanted @ np.linalg.solve(wanted.T @ information @ wanted, wanted.T @ pull))
 
 
-def linearised(
-    points: PartCloud, reference: Reference, T_cell_part: RigidTransform, basis: Basis, capture_m: float
-) -> Fit:
-    """The problem at one pose: points within `capture_m` of the reference that face as it does.
+def linearised(sample: Sample, reference: Reference, T_cell_part: RigidTransform, capture_m: float) -> Fit:
+    """The problem at one pose; points within `capture_m` of the reference that face as it does take part.
 
     The common scale of the residuals is their median absolute deviation in units of their noise, or 1 if that is more:
     wide while the part is off its place, 1 when noise is all that is left, in between where good parts differ in form.
     """
-    points_part = T_cell_part.inverse() @ points.points_cell
+    points_part = T_cell_part.inverse() @ sample.cloud.points_cell
     residual_m, gradient = reference.signed_distance_and_gradient(points_part)
-    gradient /= np.maximum(np.sqrt(np.einsum("ij,ij->i", gradient, gradient)), 1e-3)[:, None]
     normals_cell = T_cell_part.rotate(gradient)
-    facing = np.einsum("ij,ij->i", normals_cell, points.normals_cell)
-    used = np.flatnonzero((np.abs(residual_m) < capture_m) & (facing > FACING))
-    points_cell, normals_cell = points.points_cell.take(used, axis=0), normals_cell.take(used, axis=0)
-    residual_m, noise_m = residual_m[used], points.random_sigma_m[used]
-    in_noise = residual_m / noise_m
-    scale = max(1.0, MAD_TO_SIGMA * float(np.median(np.abs(in_noise)))) if len(used) else 1.0
+    normals_cell /= np.maximum(np.sqrt(np.einsum("ij,ij->i", gradient, gradient)), 1e-3)[:, None]
+    facing = np.einsum("ij,ij->i", normals_cell, sample.cloud.normals_cell)
+    used = (np.abs(residual_m) < capture_m) & (facing > FACING)
+    in_noise = residual_m / sample.noise_m
+    scale = max(1.0, MAD_TO_SIGMA * float(np.median(np.abs(in_noise[used])))) if used.any() else 1.0
+    jacobian = np.empty((6, len(residual_m)))
+    jacobian[3:] = normals_cell.T
+    (px, py, pz), (nx, ny, nz) = sample.levers, jacobian[3:]
+    jacobian[0], jacobian[1], jacobian[2] = py * nz - pz * ny, pz * nx - px * nz, px * ny - py * nx
     return Fit(
+        sample=sample,
+        T_cell_part=T_cell_part,
         used=used,
-        points_cell=points_cell,
         normals_cell=normals_cell,
-        surface_part=points_part.take(used, axis=0) - residual_m[:, None] * gradient.take(used, axis=0),
         residual_m=residual_m,
-        jacobian=basis.jacobian(points_cell, normals_cell),
-        scaled=in_noise / scale,
-        sigma_m=noise_m * scale,
-        basis=basis,
+        jacobian=jacobian,
+        scaled=np.where(used, in_noise / scale, TUKEY),
+        sigma_m=sample.noise_m * scale,
     )
 
 
-def random_covariance(fit: Fit, free: NDArray[np.float64], shared: FloatArray) -> NDArray[np.float64]:
-    """Covariance (6, 6) of the solution from noise, in the fit's basis; zero along `free`.
+def random_covariance(fit: Fit, wanted: NDArray[np.float64], shared: FloatArray) -> NDArray[np.float64]:
+    """Covariance (6, 6) of the solution from noise, in the fit's basis; zero outside the span of `wanted`.
 
     Huber's sandwich (Robust Statistics, 1981, 7.6): `A^-1 B A^-1`, with `A = sum psi' / sigma² J J^T` and
     `B = sum k psi² / sigma² J J^T` over scaled residuals, psi that of Tukey.
 
     Args:
         fit: at the solution.
-        free: (6, K) motions that were held.
+        wanted: (6, A) orthonormal motions that were looked for.
         shared: (N,) k, how many points share the noise of each, see `sharing`.
     """
     influence = fit.scaled * np.square(1 - fit.cut)
-    weight = shared * np.square(influence / fit.sigma_m)
-    scatter = np.einsum("n,ni,nj->ij", weight, fit.jacobian, fit.jacobian, optimize=True)
-    inverse = _information_inverse(fit, free)
+    scatter = product(fit.jacobian * (shared * np.square(influence / fit.sigma_m)), fit.jacobian)
+    inverse = information_inverse(fit, wanted)
     return np.asarray(inverse @ scatter @ inverse)
 
 
 def systematic_covariance(
-    fit: Fit, free: NDArray[np.float64], cell: Cell, serials: Sequence[str], share: FloatArray
+    fit: Fit, wanted: NDArray[np.float64], cell: Cell, serials: Sequence[str]
 ) -> NDArray[np.float64]:
-    """Covariance (6, 6) of the solution from the cell's calibration, in the fit's basis; zero along `free`.
+    """Covariance (6, 6) of the solution from the cell's calibration, in the fit's basis.
 
     All points of a camera share the errors of its P parameters: pose, lens, depth correction. They lift a point in
     which it has the share q by q times `D` (N, P) per unit, and so move the solution by
@@ -126,19 +154,20 @@ def systematic_covariance(
 
     Args:
         fit: at the solution.
-        free: (6, K) motions that were held.
+        wanted: (6, A) orthonormal motions that were looked for.
         cell: of the cameras.
-        serials: of the K cameras.
-        share: (N, K) of each camera in each point.
+        serials: of the K cameras, as in the points' `share`.
     """
-    inverse = _information_inverse(fit, free)
+    cloud = fit.sample.cloud
+    thinned = max(1, len(cloud) // CALIBRATION_POINTS)
+    told = np.flatnonzero(fit.slope[::thinned]) * thinned
+    slope, inverse = fit.slope, information_inverse(fit, wanted)
     gain = np.zeros((6, len(cell.joint_covariance)))
     for index, serial in enumerate(serials):
-        seen = np.flatnonzero(share[:, index] > 0)
-        points_cell, normals_cell = fit.points_cell.take(seen, axis=0), fit.normals_cell.take(seen, axis=0)
-        lifts = calibration_jacobian(cell.camera(serial), points_cell, normals_cell)
-        weight, motion = fit.slope[seen] * share[seen, index], fit.jacobian.take(seen, axis=0)
-        gain[:, cell.rows_of(serial)] = inverse @ np.einsum("n,ni,nj->ij", weight, motion, lifts, optimize=True)
+        seen = told[cloud.share[told, index] > 0]
+        lifts = calibration_jacobian(cell.camera(serial), cloud.points_cell[seen], fit.normals_cell[seen])
+        weight = thinned * slope[seen] * cloud.share[seen, index]
+        gain[:, cell.rows_of(serial)] = inverse @ product(fit.jacobian[:, seen] * weight, lifts.T)
     return np.asarray(gain @ cell.joint_covariance @ gain.T)
 
 
@@ -154,13 +183,13 @@ def sharing(correlation_px: float, stride: int) -> float:
     return float(np.exp(-np.square(reach / correlation_px) * stride).sum() ** 2)
 
 
-def _information_inverse(fit: Fit, free: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Inverse of `sum psi' / sigma² J J^T` within the motions that are not `free`."""
-    information = np.einsum("n,ni,nj->ij", fit.slope, fit.jacobian, fit.jacobian, optimize=True)
-    held = _complement(free)
-    return np.asarray(held @ np.linalg.inv(held.T @ information @ held) @ held.T)
+def information_inverse(fit: Fit, wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inverse (6, 6) of the fit's information within the span of `wanted`, zero outside."""
+    return np.asarray(wanted @ np.linalg.inv(wanted.T @ fit.information @ wanted) @ wanted.T)
 
 
-def _complement(free: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Orthonormal basis (6, 6 - K) of the motions that are determined."""
-    return np.linalg.svd(free, full_matrices=True)[0][:, free.shape[1] :]
+def product(left: FloatArray, right: FloatArray) -> NDArray[np.float64]:
+    """`left @ right^T` of (A, N) and (B, N); OpenCV's, which starts no threads for so little."""
+    if not left.size or not right.size:
+        return np.zeros((len(left), len(right)))
+    return np.asarray(cv2.gemm(left, np.ascontiguousarray(right), 1, None, 0, flags=cv2.GEMM_2_T))  # type: ignore[call-overload]
