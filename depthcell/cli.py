@@ -16,7 +16,6 @@ from depthcell.calib import commands as calibration
 from depthcell.errors import DepthcellError
 from depthcell.fusion import commands as fusion
 from depthcell.inspect import commands as inspection
-from depthcell.models import commands as models
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -48,7 +47,7 @@ VERBS = (
     calibration.plan,
     inspection.verify,
     fusion.fuse,
-    models.evaluate,
+    inspection.evaluate,
     inspection.inspect,
     inspection.listen,
     inspection.demo,

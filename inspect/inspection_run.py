@@ -20,7 +20,7 @@ from depthcell.inspect.report import MAX_PICTURED_PARTS, ReportedPart, RunFacts
 from depthcell.inspect.run_folder import RunFolder, software_versions
 from depthcell.inspect.verdict import Verdict
 
-RECIPE_FILE = "recipe.toml"
+RECIPE_FILE, CELL_FILE = "recipe.toml", "cell.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class _Record:
 
     @classmethod
     def opened(cls, plan: RunPlan) -> "_Record":
-        recipe = Recipe.load(recipe_path(plan))
+        recipe = load_recipe(plan)
         cell = Cell.load(plan.cell or recipe.cell_path)
         parts = find_parts(plan.source)
         if plan.frames is not None:
@@ -174,7 +174,18 @@ class _Record:
         )
 
 
-def recipe_path(plan: RunPlan) -> Path:
+def load_recipe(plan: RunPlan) -> Recipe:
+    """The recipe named, or the one beside the parts; the files it names may lie beside it or beside the parts.
+
+    Raises:
+        DepthcellError: there is none, or it is not as it should be.
+    """
+    path = _recipe_path(plan)
+    folders = [folder for folder in (plan.source, plan.source.parent) if (folder / CELL_FILE).is_file()]
+    return Recipe.load(path, folders[0] if folders else None)
+
+
+def _recipe_path(plan: RunPlan) -> Path:
     """The recipe named, or the one beside the parts: in `source`, or above it where `source` is one part."""
     if plan.recipe is not None:
         return plan.recipe

@@ -16,11 +16,10 @@ from depthcell.errors import DepthcellError
 from depthcell.files import write_text
 from depthcell.inspect.comparison import Comparison
 from depthcell.inspect.inspection import Inspector
-from depthcell.inspect.inspection_run import FirstFrames, RunPlan, recipe_path
+from depthcell.inspect.inspection_run import FirstFrames, RunPlan, load_recipe
 from depthcell.inspect.pod_report import render_page, render_picture
 from depthcell.inspect.pod_result import PodStudy
 from depthcell.inspect.pod_study import study_of
-from depthcell.inspect.recipe import Recipe
 from depthcell.inspect.run_folder import RunFolder
 
 STUDY_FILE, PICTURE_FILE, PAGE_FILE = "pod.json", "pod.png", "pod.html"
@@ -51,7 +50,7 @@ def run_pod(
     truths = [_truth_of(part) for part in parts]
     if all(truth.good for truth in truths):
         raise DepthcellError(f"{plan.source}: no part has a defect; simulate some with --defect-rate above 0")
-    recipe = Recipe.load(recipe_path(plan))
+    recipe = load_recipe(plan)
     cell = Cell.load(plan.cell or recipe.cell_path)
     inspector = Inspector.load(recipe, cell)
     if plan.cell is not None:
