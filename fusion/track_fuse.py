@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,11 @@ from depthcell.fusion.tsdf_blocks import LIMIT_BYTES, VoxelBox, volume_bytes
 from depthcell.fusion.tsdf_refine import IMPROBABLE, refined, spaced
 from depthcell.fusion.tsdf_sight import Looks, SeenPoints, sight_of
 from depthcell.fusion.tsdf_surface import SurfaceMesh, mesh_of, surface_of
+from depthcell.fusion.uncertainty import pose_variance_m2
 from depthcell.fusion.view import View, ViewSettings, build_view
 
-AHEAD = 4
-"""Views that are built while one is taken into the field."""
+AHEAD = 2
+"""Frame sets whose views are built while one is taken into the field."""
 WINDOW_STEP_PX = 32
 """Windows are widened to multiples of this, so that what is worked out per window serves several frames."""
 INTERPOLATION_VOXELS2 = 2 / 3
@@ -68,7 +69,7 @@ class FusedMotion:
     Attributes:
         cloud: in the cell, the part being at `T_cell_part`; without colour, `pixel` is -1 where the camera that counts
             most does not see the point at that pose.
-        T_cell_part: the reference pose: of the track, at the frame in the middle.
+        T_cell_part: the reference pose: the track's at the asked instant, or where refined frames put the part then.
         field: the distance field, in the frame "part".
         missing: serial numbers of the cell's cameras that gave no depth.
         frames: depth frames that showed some of the part.
@@ -126,26 +127,29 @@ class MotionAccumulator:
         self._settings = settings or MotionSettings()
         self._box = VoxelBox(*box_m, self._settings.voxel_m)
         self._T_cell_reference = track.pose(reference_ns)
+        self._own_covariance = track.part_pose(reference_ns, self._T_cell_reference).own_covariance
         self._bytes = volume_bytes(self._box, len(cell.cameras), self._settings.limit_bytes)
         self._field: Tsdf | None = None
         part_box = Region(RigidTransform.identity("cell", "part"), self._box.lower_m, self._box.upper_m)
         self._looks = [Looks(camera, part_box) for camera in cell.cameras.values()]
         self._count = _Count()
+        self._settlings: list[RigidTransform] = []
 
     def add_all(self, framesets: Iterable[FrameSet], absorbed: Callable[[], None] | None = None) -> None:
-        """Absorb frame sets in the order of their time; views are built some frames ahead, on the other cores.
+        """Absorb frame sets in the order of their time; views are built some sets ahead, on the other cores.
 
         Raises:
             DepthcellError: a frame lies outside the track, is not of this cell, or the memory's limit is reached.
         """
         with ThreadPoolExecutor() as pool:
-            waiting: deque[tuple[_Instant, Future[View | None]]] = deque()
-            for instant in self._instants(framesets, absorbed or _nothing):
-                waiting.append((instant, pool.submit(self._view, instant)))
+            waiting: deque[list[tuple[_Instant, Future[View | None]]]] = deque()
+            for frameset in framesets:
+                waiting.append([(instant, pool.submit(self._view, instant)) for instant in self._instants(frameset)])
                 if len(waiting) > AHEAD:
-                    self._take(waiting[0][0], waiting.popleft()[1].result())
-            for instant, view in waiting:
-                self._take(instant, view.result())
+                    self._take(waiting.popleft())
+                (absorbed or _nothing)()
+            for coming in waiting:
+                self._take(coming)
 
     def fuse(self) -> FusedMotion:
         """The part as seen so far.
@@ -161,7 +165,7 @@ class MotionAccumulator:
             )
         return FusedMotion(
             cloud=self._cloud(self._field),
-            T_cell_part=self._T_cell_reference,
+            T_cell_part=self._settled(),
             field=self._field,
             missing=tuple(s for s in self._cell.cameras if s not in self._count.serials),
             frames=self._count.seeing,
@@ -170,19 +174,17 @@ class MotionAccumulator:
             warnings=tuple(self._warnings(self._field)),
         )
 
-    def _instants(self, framesets: Iterable[FrameSet], absorbed: Callable[[], None]) -> Iterator[_Instant]:
+    def _instants(self, frameset: FrameSet) -> Iterator[_Instant]:
         numbers = {serial: number for number, serial in enumerate(self._cell.cameras)}
-        for frameset in framesets:
-            for serial, frame in frameset.frames.items():
-                camera = self._cell.camera(serial)
-                if frame.depth is None:
-                    self._count.without_depth += 1
-                    continue
-                self._count.frames += 1
-                self._count.serials.add(serial)
-                pose = self._track.part_pose(instant_ns(frameset, frame), self._T_cell_reference)
-                yield _Instant(frame, numbers[serial], camera, pose)
-            absorbed()
+        for serial, frame in frameset.frames.items():
+            camera = self._cell.camera(serial)
+            if frame.depth is None:
+                self._count.without_depth += 1
+                continue
+            self._count.frames += 1
+            self._count.serials.add(serial)
+            pose = self._track.part_pose(instant_ns(frameset, frame), self._T_cell_reference)
+            yield _Instant(frame, numbers[serial], camera, pose)
 
     def _view(self, instant: _Instant) -> View | None:
         """What the frame shows of the part; None where the box is out of its sight."""
@@ -198,35 +200,63 @@ class MotionAccumulator:
         mean = average_depth([depth], _widened(window, camera))
         return build_view(camera, mean, None, settings.view(region), None if told is None else float(told))
 
-    def _take(self, instant: _Instant, view: View | None) -> None:
-        if view is None or not view.valid.any():
-            self._count.blind += 1
+    def _take(self, coming: list[tuple[_Instant, Future[View | None]]]) -> None:
+        """Take the views of one frame set into the field."""
+        views = [(instant, view) for instant, future in coming if (view := future.result()) is not None]
+        views = [(instant, view) for instant, view in views if view.valid.any()]
+        self._count.blind += len(coming) - len(views)
+        if not views:
             return
         if self._field is None:
-            self._field = Tsdf(
-                self._box, tuple(self._cell.cameras), self._truncation_m(view), self._settings.limit_bytes
-            )
-            self._count.first_covariance = instant.pose.own_covariance
-        pose = self._refined(self._field, instant, view) if self._settings.is_refined else instant.pose
-        is_new_look = self._looks[instant.number].is_new(pose.T_cell_part)
-        sight, seen = sight_of(view, instant.number, instant.camera, pose, is_new_look=is_new_look)
-        self._field.add(sight, seen.points)
-        self._count.seeing += 1
-        self._count.correlation(instant.number, view)
+            truncation_m = self._truncation_m(views[0][1])
+            self._field = Tsdf(self._box, tuple(self._cell.cameras), truncation_m, self._settings.limit_bytes)
+        poses = [instant.pose for instant, _ in views]
+        if self._settings.is_refined:
+            poses = self._refined(self._field, views)
+        for place, ((instant, view), pose) in enumerate(zip(views, poses, strict=True)):
+            is_new_look = self._looks[instant.number].is_new(pose.T_cell_part)
+            flags = {"is_new_look": is_new_look, "is_new_instant": place == 0}
+            sight, seen = sight_of(view, instant.number, instant.camera, pose, **flags)
+            self._field.add(sight, seen.points)
+            self._count.seeing += 1
+            self._count.correlation(instant.number, view)
 
-    def _refined(self, field: Tsdf, instant: _Instant, view: View) -> PartPose:
-        """The frame's pose on the surface so far, whose place in the cell all frames share with the first."""
-        shared = instant.pose.shared_covariance + self._count.first_covariance
-        prior = PartPose(instant.pose.T_cell_part, instant.pose.own_covariance, shared)
-        if self._count.seeing == 0:
-            return PartPose(prior.T_cell_part, np.zeros((6, 6)), shared)
-        seen = SeenPoints.of(view)
-        chosen = spaced(seen, view.valid.shape, instant.camera.noise.correlation_px)
-        some = SeenPoints(seen.pixel[chosen], seen.points[chosen], seen.normals[chosen])
-        found = refined(field, some, view.random_sigma_m.ravel()[some.pixel], prior)
-        self._count.refined += found.points_used > 0
+    def _refined(self, field: Tsdf, views: list[tuple[_Instant, View]]) -> list[PartPose]:
+        """Poses on the surface so far, which lies where the first frame set put it, see `_settled`."""
+        priors = [instant.pose for instant, _ in views]
+        if not self._settlings:
+            self._settlings.append(RigidTransform.identity("part", "part"))
+            return [replace(prior, own_covariance=np.zeros((6, 6))) for prior in priors]
+        T_cell_first = priors[0].T_cell_part
+        parts, sigmas_m = [], []
+        for (instant, view), prior in zip(views, priors, strict=True):
+            seen = SeenPoints.of(view)
+            chosen = spaced(seen, view.valid.shape, instant.camera.noise.correlation_px)
+            some = SeenPoints(seen.pixel[chosen], seen.points[chosen], seen.normals[chosen])
+            parts.append(some.moved(T_cell_first @ prior.T_cell_part.inverse()))
+            sigmas_m.append(view.random_sigma_m.ravel()[some.pixel])
+        # The field lies where the first set put it, whose pose errs as much as this one's.
+        prior = replace(priors[0], own_covariance=2 * priors[0].own_covariance)
+        found = refined(field, _together(parts), np.concatenate(sigmas_m), prior)
+        moved = found.pose.T_cell_part @ T_cell_first.inverse()
+        self._settlings.append(T_cell_first.inverse() @ found.pose.T_cell_part)
         self._count.improbable += found.distance2 > IMPROBABLE
-        return found.pose
+        left = found.pose.own_covariance
+        return [replace(prior, T_cell_part=moved @ prior.T_cell_part, own_covariance=left) for prior in priors]
+
+    def _settled(self) -> RigidTransform:
+        """The reference pose, for a surface that lies where the refined frames put it.
+
+        The refined poses hang together, but as a whole they lie where the track had the first frame set. Each says how
+        far that is off its own place on the track; the mean of what they say errs least.
+        """
+        if not self._settlings:
+            return self._T_cell_reference
+        turn, shift_m = (
+            np.mean([getattr(one, name) for one in self._settlings], axis=0)
+            for name in ("rotation_vector_rad", "translation_m")
+        )
+        return self._T_cell_reference @ RigidTransform.from_rotation_vector("part", "part", turn, shift_m)
 
     def _truncation_m(self, view: View) -> float:
         if self._settings.truncation_m is not None:
@@ -236,14 +266,20 @@ class MotionAccumulator:
 
     def _cloud(self, field: Tsdf) -> PartCloud:
         surface = surface_of(field, min(self._settings.least_frames, self._count.seeing))
-        points_cell = np.asarray(self._T_cell_reference @ surface.points_part, dtype=np.float64)
+        T_cell_part = self._settled()
+        points_cell = np.asarray(T_cell_part @ surface.points_part, dtype=np.float64)
+        normals_cell = np.asarray(T_cell_part.rotate(surface.normals_part), dtype=np.float32)
+        systematic_m2 = np.square(surface.systematic_sigma_m)
+        if self._settlings:
+            whole = self._own_covariance / len(self._settlings)
+            systematic_m2 = systematic_m2 + pose_variance_m2(points_cell, normals_cell, whole)
         camera = np.argmax(surface.share, axis=1).astype(np.uint8)
         return PartCloud(
             points_cell=points_cell,
-            normals_cell=np.asarray(self._T_cell_reference.rotate(surface.normals_part), dtype=np.float32),
+            normals_cell=normals_cell,
             colors=np.zeros((len(camera), 3), np.uint8),
             random_sigma_m=surface.random_sigma_m,
-            systematic_sigma_m=surface.systematic_sigma_m,
+            systematic_sigma_m=np.sqrt(systematic_m2).astype(np.float32),
             correlation_m=self._correlation_m()[camera],
             share=surface.share,
             camera=camera,
@@ -278,8 +314,8 @@ class MotionAccumulator:
             yield f"track {self._track.name}: states no uncertainty, its poses are taken as exact"
         if count.improbable:
             yield (
-                f"track {self._track.name}: {count.improbable} of {count.refined} refined poses lie farther off it "
-                "than it states; check its direction, counts and time offset"
+                f"track {self._track.name}: {count.improbable} of {len(self._settlings)} refined poses lie farther off "
+                "it than it states; check its direction, counts and time offset"
             )
 
 
@@ -291,11 +327,9 @@ class _Count:
     seeing: int = 0
     blind: int = 0
     without_depth: int = 0
-    refined: int = 0
     improbable: int = 0
     serials: set[str] = field(default_factory=set)
     correlations: dict[int, float] = field(default_factory=dict)
-    first_covariance: NDArray[np.float64] = field(default_factory=lambda: np.zeros((6, 6)))
 
     def correlation(self, number: int, view: View) -> None:
         """Keep the widest correlation of the camera's views."""
@@ -308,6 +342,10 @@ def instant_ns(frameset: FrameSet, frame: CameraFrame) -> int:
     own_ns = frame.timestamp_ns
     shares_clock = frameset.timestamp_ns <= own_ns <= frameset.timestamp_ns + frameset.spread_ns
     return own_ns if shares_clock else frameset.timestamp_ns + frameset.spread_ns // 2
+
+
+def _together(parts: list[SeenPoints]) -> SeenPoints:
+    return SeenPoints(*(np.concatenate([getattr(part, name) for part in parts]) for name in SeenPoints.__slots__))
 
 
 def _nothing() -> None:

@@ -17,8 +17,8 @@ from depthcell.acquisition.transform import FloatArray, RigidTransform
 from depthcell.errors import DepthcellError
 from depthcell.fusion.tsdf_blocks import BLOCK_VOXELS, CAMERA_COLUMNS, LIMIT_BYTES, SHARED_COLUMNS, BlockPool, VoxelBox
 
-MEAN, SCATTER, NOISE, LASTING, MOTION = range(5)
-NORMAL = slice(5, 8)
+MEAN, SCATTER, NOISE, LASTING, MOTION, MOTION_NOW = range(6)
+NORMAL = slice(6, 9)
 WEIGHT_OF, SHARED_OF, LOOK_OF = range(3)
 """Columns of a voxel; the last three come once per camera, see `Tsdf`."""
 PLANE_COLUMNS = 9
@@ -37,10 +37,11 @@ class Sight:
         row: (H, W) int32, row of each pixel in `planes`, -1 for pixels that must not enter (holes, edges, mixed,
             oblique, outside).
         planes: (N, 9) float32: unit normal in the frame "part", distance `n · p` of the plane from its origin, weight
-            `w = 1 / (v + f² + p²)`, then `w² v`, `w f`, `w² p²`, `w s`, with v the variance along n that is new in each
-            frame, f the standard deviation that stays while the image does, p² the variance from the frame's own pose,
-            s the standard deviation that all frames of the camera share.
+            `w = 1 / (v + f² + p²)`, then `w² v`, `w f`, `w p`, `w s`, with v the variance along n that is new in each
+            frame, f the standard deviation that stays while the image does, p that from the pose at this instant, s
+            that which all frames of the camera share.
         is_new_look: whether the part has moved so far in the image since the last look that f is new.
+        is_new_instant: whether p is new: it is the same for all cameras of a frame set.
     """
 
     camera: int
@@ -49,6 +50,7 @@ class Sight:
     row: NDArray[np.int32]
     planes: NDArray[np.float32]
     is_new_look: bool
+    is_new_instant: bool = True
 
     def __post_init__(self) -> None:
         if self.planes.ndim != 2 or self.planes.shape[1] != PLANE_COLUMNS:
@@ -63,7 +65,8 @@ class Tsdf:
     Per voxel are kept, with sums over the frames that gave it a distance:
 
     - `D = sum w d / W`, and `sum w (d - D)²` (weighted form of Welford's update), and `sum w n`;
-    - `sum w² v` (new in each frame), `sum w² p²` (pose of each frame);
+    - `sum w² v` (new in each frame);
+    - `sum over instants of (sum within the instant of w p)²`: the cameras of a frame set share its pose's error;
     - `sum over looks of (sum within the look of w f)²`: within a look the pattern is the same, so its errors add up;
     - per camera `W_k = sum w` and `sum w s`.
 
@@ -109,7 +112,9 @@ class Tsdf:
             DepthcellError: the limit of memory is reached.
         """
         if sight.is_new_look:
-            self._close_look(sight.camera)
+            self._close(SHARED_COLUMNS + CAMERA_COLUMNS * sight.camera + LOOK_OF, LASTING)
+        if sight.is_new_instant:
+            self._close(MOTION_NOW, MOTION)
         self.frames += 1
         normals = sight.planes[:, :3]
         reach = np.float32(self.truncation_m) * normals
@@ -141,7 +146,7 @@ class Tsdf:
         values[:, MEAN] += weight / (before + weight) * step
         values[:, SCATTER] += weight * step * (distance_m - values[:, MEAN])
         values[:, NOISE] += planes[:, 5]
-        values[:, MOTION] += planes[:, 7]
+        values[:, MOTION_NOW] += planes[:, 7]
         values[:, NORMAL] += weight[:, None] * planes[:, :3]
         first = SHARED_COLUMNS + CAMERA_COLUMNS * camera
         values[:, first + WEIGHT_OF] += weight
@@ -151,12 +156,11 @@ class Tsdf:
         self.pool.seen[rows] += 1
         return len(rows)
 
-    def _close_look(self, camera: int) -> None:
-        """What f added up to within the look that ends counts as one error."""
-        column = SHARED_COLUMNS + CAMERA_COLUMNS * camera + LOOK_OF
+    def _close(self, sum_column: int, square_column: int) -> None:
+        """What added up within the look or the instant that ends counts as one error."""
         used = self.pool.values[: self.pool.used * BLOCK_VOXELS]
-        used[:, LASTING] += np.square(used[:, column])
-        used[:, column] = 0
+        used[:, square_column] += np.square(used[:, sum_column])
+        used[:, sum_column] = 0
 
     def weight(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Sum of all weights of voxels whose `values` (M, C) are given, (M,)."""

@@ -18,7 +18,7 @@ from depthcell.errors import DepthcellError
 BLOCK = 8
 """Voxels along the edge of a block."""
 BLOCK_VOXELS = BLOCK**3
-SHARED_COLUMNS = 8
+SHARED_COLUMNS = 9
 """Numbers that a voxel keeps whatever the cameras, see `tsdf.Tsdf`; float32."""
 CAMERA_COLUMNS = 3
 """Numbers that it keeps for each camera."""

@@ -43,15 +43,15 @@ def refined(field: Tsdf, seen: SeenPoints, sigma_m: NDArray[np.float32], prior: 
 
     The field gives each point p the plane of its voxel, centre x, mean normal n and value D: the residual is
     `D + n · (p - x)`. With the pose perturbed by xi it falls by `J xi` (`uncertainty.pose_jacobian`), so each step
-    solves `(J^T W J + S^-1) xi = J^T W r - S^-1 xi_0`, with S the track's own covariance of this pose, xi_0 the motion
-    so far, and W the inverse variances of point and voxel times Tukey's biweight: the most probable pose under both.
-    The inverse of the left side is the covariance that is left.
+    solves `(J^T W J + S^-1) xi = J^T W r - S^-1 xi_0`, with S the prior covariance, xi_0 the motion so far, and W the
+    inverse variances of point and voxel times Tukey's biweight: the most probable pose under both. The inverse of the
+    left side is the covariance that is left.
 
     Args:
         field: with the frames so far.
-        seen: points (N, 3) of this frame, frame "cell", so far apart that their noise is independent.
+        seen: points (N, 3) of all cameras at this instant, frame "cell", so far apart that their noise is independent.
         sigma_m: (N,) random standard uncertainty along the normal.
-        prior: the track's pose.
+        prior: the pose by the track, its own covariance being that against the field's place.
 
     Raises:
         DepthcellError: the track states no uncertainty of its poses, so that nothing may be refined.
@@ -63,7 +63,7 @@ def refined(field: Tsdf, seen: SeenPoints, sigma_m: NDArray[np.float32], prior: 
         )
     held = np.linalg.inv(prior.own_covariance)
     pose, moved = prior.T_cell_part, np.zeros(6)
-    covariance, used = prior.own_covariance, 0
+    covariance, alone, used = prior.own_covariance, np.eye(6), 0
     reach_m = float(np.abs(seen.points - seen.points.mean(axis=0)).max()) if len(seen.points) else 1.0
     for _ in range(MOST_STEPS):
         residual_m, jacobian, variance_m2 = _linearised(field, seen, sigma_m, pose)
@@ -71,15 +71,17 @@ def refined(field: Tsdf, seen: SeenPoints, sigma_m: NDArray[np.float32], prior: 
         if used < FEWEST_POINTS:
             return Refined(prior, used, 0.0)
         weight = _tukey(residual_m / np.sqrt(variance_m2)) / variance_m2
-        information = np.einsum("n,ni,nj->ij", weight, jacobian, jacobian, optimize=True) + held
-        pull = np.einsum("n,ni,n->i", weight, jacobian, residual_m, optimize=True) - held @ moved
-        step = np.linalg.solve(information, pull)
+        alone = np.einsum("n,ni,nj->ij", weight, jacobian, jacobian, optimize=True)
+        pull = np.einsum("n,ni,n->i", weight, jacobian, residual_m, optimize=True)
+        covariance = np.linalg.inv(alone + held)
+        step = covariance @ (pull - held @ moved)
         pose, moved = pose.perturbed(step), moved + step
-        covariance = np.linalg.inv(information)
         if float(np.linalg.norm(step[3:]) + reach_m * np.linalg.norm(step[:3])) < STILL_M:
             break
-    covariance = (covariance + covariance.T) / 2
-    return Refined(PartPose(pose, covariance, prior.shared_covariance), used, float(moved @ held @ moved))
+    # The points alone ask for (S + A^-1) S^-1 xi, A = J^T W J; its squared distance from 0 under S + A^-1 is this.
+    forced = held @ moved
+    distance2 = float(moved @ forced + forced @ np.linalg.pinv(alone, hermitian=True) @ forced)
+    return Refined(PartPose(pose, (covariance + covariance.T) / 2, prior.shared_covariance), used, distance2)
 
 
 def spaced(seen: SeenPoints, shape: tuple[int, int], correlation_px: float) -> NDArray[np.intp]:

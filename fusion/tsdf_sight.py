@@ -41,7 +41,7 @@ class SeenPoints:
 
 
 def sight_of(
-    view: View, number: int, camera: CellCamera, pose: PartPose, *, is_new_look: bool
+    view: View, number: int, camera: CellCamera, pose: PartPose, *, is_new_look: bool, is_new_instant: bool = True
 ) -> tuple[Sight, SeenPoints]:
     """A view as the field takes it, and its points in the frame "part".
 
@@ -55,6 +55,7 @@ def sight_of(
         camera: as the cell knows it.
         pose: of the part at the view's instant.
         is_new_look: see `Sight`.
+        is_new_instant: see `Sight`.
     """
     seen = SeenPoints.of(view)
     T_part_cell = pose.T_cell_part.inverse()
@@ -73,12 +74,12 @@ def sight_of(
     planes[:, 4] = weight
     planes[:, 5] = np.square(weight) * new_m2
     planes[:, 6] = weight * lasting_m
-    planes[:, 7] = np.square(weight) * own_m2
+    planes[:, 7] = weight * np.sqrt(own_m2)
     planes[:, 8] = weight * np.sqrt(shared_m2)
-    row = np.full(view.valid.size, -1, np.int32)
-    row[seen.pixel] = np.arange(len(seen.pixel), dtype=np.int32)
+    row = np.full(view.valid.shape, -1, np.int32)
+    row.ravel()[seen.pixel] = np.arange(len(seen.pixel), dtype=np.int32)
     T_cam_part = camera.T_cell_depth.inverse() @ pose.T_cell_part
-    return Sight(number, T_cam_part, view.intrinsics, row.reshape(view.valid.shape), planes, is_new_look), in_part
+    return Sight(number, T_cam_part, view.intrinsics, row, planes, is_new_look, is_new_instant), in_part
 
 
 class Looks:

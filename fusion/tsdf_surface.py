@@ -13,6 +13,7 @@ from depthcell.fusion.tsdf import (
     LOOK_OF,
     MEAN,
     MOTION,
+    MOTION_NOW,
     NOISE,
     NORMAL,
     SCATTER,
@@ -70,7 +71,8 @@ def voxel_sigmas_m(field: Tsdf, rows: NDArray[np.intp]) -> tuple[NDArray[np.floa
 
     - new in each frame: `kappa sum w² v / W²`;
     - the same within a look: `sum over looks (sum w f)² / W²`;
-    - pose of a frame: `sum w² p² / W²`; it moves all points of the frame alike, so it is systematic to a cloud;
+    - poses: `sum over instants (sum w p)² / W²`; each moves all points of its frames alike, so this is systematic to a
+      cloud;
     - shared by all frames of a camera: `sum over cameras (sum w s)² / W²`, which is an upper bound, since the errors of
       two frames of one camera correlate by 1 at most.
 
@@ -85,7 +87,8 @@ def voxel_sigmas_m(field: Tsdf, rows: NDArray[np.intp]) -> tuple[NDArray[np.floa
     looks = values[:, LASTING] + np.square(field.per_camera(values, LOOK_OF)).sum(axis=1)
     shared = np.square(field.per_camera(values, SHARED_OF)).sum(axis=1)
     random_sigma_m = np.sqrt(kappa * values[:, NOISE] + looks) / weight
-    return random_sigma_m, np.sqrt(values[:, MOTION] + shared) / weight
+    motion = values[:, MOTION] + np.square(values[:, MOTION_NOW])
+    return random_sigma_m, np.sqrt(motion + shared) / weight
 
 
 def surface_of(field: Tsdf, least_frames: int = 1) -> SurfacePoints:
