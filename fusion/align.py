@@ -5,7 +5,7 @@ field: the distance of a point is its residual, the field's gradient the normal,
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,12 @@ from depthcell.fusion.posefit import (
     TUKEY,
     Fit,
     Sample,
+    calibration_gain,
     information_inverse,
     linearised,
     product,
     random_covariance,
     sharing,
-    systematic_covariance,
 )
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.registration.allowedmotions import AllowedMotions
@@ -81,6 +81,8 @@ class Alignment:
         weakest_sigma_m: standard uncertainty of the least certain determined motion, at the part.
         weakest_direction: that motion, in words.
         free_directions: motions that the surface does not determine, in words; there the nominal pose was kept.
+        calibration_gain: (6, P) change of the pose per unit of each row of `Cell.joint_covariance`, from which
+            `systematic_covariance` comes; a point that rests on the same parameters moves along. (6, 0) where unknown.
     """
 
     T_cell_part: RigidTransform
@@ -93,6 +95,7 @@ class Alignment:
     weakest_sigma_m: float
     weakest_direction: str
     free_directions: tuple[str, ...]
+    calibration_gain: NDArray[np.float64] = field(default_factory=lambda: np.zeros((6, 0)))
 
     @property
     def covariance(self) -> NDArray[np.float64]:
@@ -134,7 +137,8 @@ def align(
     basis, fit, wanted = search.basis, search.linearised(pose), without(search.allowed, free)
     shared = np.array([sharing(cell.camera(serial).noise.correlation_px, stride) for serial in cloud.serials])
     noise = random_covariance(fit, wanted, shared[fit.sample.cloud.camera])
-    calibration = systematic_covariance(fit, wanted, cell, cloud.serials)
+    gain = calibration_gain(fit, wanted, cell, cloud.serials)
+    calibration = gain @ cell.joint_covariance @ gain.T
     weakest_sigma_m, weakest = _weakest(noise + calibration)
     noise += _unknown(fit, wanted, settings)
     # Along a free motion nothing was learnt: any value within reach of the nominal one is as likely (GUM 4.3.7).
@@ -151,6 +155,7 @@ def align(
         weakest_sigma_m=weakest_sigma_m,
         weakest_direction=basis.in_words(weakest),
         free_directions=tuple(basis.in_words(motion) for motion in free.T),
+        calibration_gain=basis.twist @ gain,
     )
 
 

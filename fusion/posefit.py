@@ -142,15 +142,13 @@ def random_covariance(fit: Fit, wanted: NDArray[np.float64], shared: FloatArray)
     return np.asarray(inverse @ scatter @ inverse)
 
 
-def systematic_covariance(
-    fit: Fit, wanted: NDArray[np.float64], cell: Cell, serials: Sequence[str]
-) -> NDArray[np.float64]:
-    """Covariance (6, 6) of the solution from the cell's calibration, in the fit's basis.
+def calibration_gain(fit: Fit, wanted: NDArray[np.float64], cell: Cell, serials: Sequence[str]) -> NDArray[np.float64]:
+    """Change (6, P) of the solution per unit of each of the P parameters of the cell's cameras, in the fit's basis.
 
-    All points of a camera share the errors of its P parameters: pose, lens, depth correction. They lift a point in
+    All points of a camera share the errors of its parameters: pose, lens, depth correction. They lift a point in
     which it has the share q by q times `D` (N, P) per unit, and so move the solution by
     `G = A^-1 sum psi' / sigma² J q D^T`; with Theta the joint covariance of all cameras' parameters, and G the blocks
-    of all cameras beside each other, that is `G Theta G^T` (GUM 5.2.2, in matrix form JCGM 102, 6.2.1.3).
+    of all cameras beside each other, its covariance is `G Theta G^T` (GUM 5.2.2, in matrix form JCGM 102, 6.2.1.3).
 
     Args:
         fit: at the solution.
@@ -168,7 +166,7 @@ def systematic_covariance(
         lifts = calibration_jacobian(cell.camera(serial), cloud.points_cell[seen], fit.normals_cell[seen])
         weight = thinned * slope[seen] * cloud.share[seen, index]
         gain[:, cell.rows_of(serial)] = inverse @ product(fit.jacobian[:, seen] * weight, lifts.T)
-    return np.asarray(gain @ cell.joint_covariance @ gain.T)
+    return gain
 
 
 def sharing(correlation_px: float, stride: int) -> float:
