@@ -13,7 +13,9 @@ from depthcell.acquisition.sdk import open3d
 from depthcell.acquisition.simulator.partmesh import load_part_mesh
 from depthcell.acquisition.transform import FloatArray
 from depthcell.errors import DepthcellError
+from depthcell.fusion.cad import CHORD_M, STEP_SUFFIXES, load_cad
 from depthcell.fusion.distancefield import cached_field
+from depthcell.fusion.meshcheck import check_mesh
 
 SMALLEST_M, LARGEST_M = 0.002, 3.0
 """Extent of anything a depth camera can inspect; a mesh beyond is taken to be in another unit than was said."""
@@ -66,18 +68,30 @@ class Reference:
         self._field = cached_field(self.sha256, *self.bounds_part, self.exact_signed_distance)
 
     @classmethod
-    def load(cls, path: Path, unit: LengthUnit | str) -> Self:
-        """Read an STL, PLY or OBJ file whose numbers are in `unit`.
+    def load(cls, path: Path, unit: LengthUnit | str | None, chord_m: float = CHORD_M) -> Self:
+        """Read an STL, PLY, OBJ or STEP file.
+
+        Args:
+            path: the file.
+            unit: of its numbers. STEP carries its own, which this must not contradict; None leaves it to the file.
+            chord_m: how far the triangles of a STEP file may lie from its surface.
 
         Raises:
-            DepthcellError: the file cannot be read, is empty, is not closed, or its size does not fit the unit.
+            DepthcellError: the file cannot be read, is empty, is not one sound closed surface (see `meshcheck`), or
+                its size does not fit the unit; a STEP file cannot be read without the extra `depthcell[cad]`.
         """
-        mesh = load_part_mesh(path, LengthUnit(unit).value)
+        named = None if unit is None else LengthUnit(unit).value
+        if path.suffix.lower() in STEP_SUFFIXES:
+            mesh = load_cad(path, named, chord_m).mesh
+        elif named is None:
+            raise DepthcellError(f"mesh {path}: does not say its unit; write mesh_unit")
+        else:
+            mesh = load_part_mesh(path, named, closed=False)
         largest_m = float((mesh.max_m - mesh.min_m).max())
         if not SMALLEST_M <= largest_m <= LARGEST_M:
-            raise DepthcellError(
-                f"mesh {path}: is {largest_m * 1e3:.4g} mm large if its numbers are in {unit}; name its unit"
-            )
+            told = f"if its numbers are in {named}" if named else "by its own unit"
+            raise DepthcellError(f"mesh {path}: is {largest_m * 1e3:.4g} mm large {told}; name its unit")
+        check_mesh(mesh.vertices_m, mesh.triangles, f"mesh {path}")
         return cls(mesh.vertices_m, mesh.triangles)
 
     @property

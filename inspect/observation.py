@@ -16,6 +16,7 @@ from depthcell.calib.cell import Cell
 from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.align import Alignment, AlignmentSettings, align
 from depthcell.fusion.fuse import FusedPart, FusionSettings, PartAccumulator
+from depthcell.fusion.meshcheck import check_unit
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.region import Region
 from depthcell.fusion.uncertainty import pose_variance_m2
@@ -94,8 +95,11 @@ class Observer:
                 )
         # A cell may have cameras that this part does not need.
         self.cell = Cell(cell.name, {serial: cell.camera(serial) for serial in recipe.cell.cameras}, cell.calibrated_at)
-        self.reference = Reference.load(recipe.mesh_path, recipe.reference.mesh_unit)
+        section = recipe.reference
+        self.reference = Reference.load(recipe.mesh_path, section.stated_unit, section.mesh_chord_mm / 1e3)
         lower, upper = recipe.region.min_m, recipe.region.max_m
+        extent_m = float(np.ptp(self.reference.vertices_part, axis=0).max())
+        check_unit(extent_m, float((upper - lower).max()), f"recipe '{recipe.name}': reference.mesh")
         self.surface = Surface.build(self.reference, lower, upper, recipe.surface.min_area_m2)
         self._grid = PatchGrid(self.surface, self.reference)
         self.scales = DeviationScales(self.surface, recipe.surface.min_area_m2)

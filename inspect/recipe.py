@@ -54,14 +54,22 @@ class ReferenceSection(Section):
     """What the part is compared with.
 
     Attributes:
-        mesh: STL, PLY or OBJ in the frame "part", relative to the recipe.
-        mesh_unit: length unit of the mesh's numbers.
+        mesh: STL, PLY, OBJ or, with the extra `depthcell[cad]`, STEP in the frame "part", relative to the recipe.
+        mesh_unit: length unit of the mesh's numbers. STEP carries its own, which this must not contradict.
+        mesh_chord_mm: how far the triangles that a STEP file is cut into may lie from its surface.
         golden: statistics of good parts (npz, see `depthcell.inspect.golden`), or None.
     """
 
     mesh: Name
     mesh_unit: Literal["mm", "m", "inch"] = "mm"
+    mesh_chord_mm: Positive = 0.002
     golden: Name | None = None
+
+    @property
+    def stated_unit(self) -> Literal["mm", "m", "inch"] | None:
+        """The mesh's unit; None where the recipe leaves it to a STEP file."""
+        left_out = "mesh_unit" not in self.model_fields_set
+        return None if left_out and Path(self.mesh).suffix.lower() in {".step", ".stp"} else self.mesh_unit
 
 
 class PoseSection(Section):
@@ -320,6 +328,8 @@ class Recipe(Section):
         for name in ("health", "max_age_days", "valid_days"):
             if content["cell"][name] == CellSection.model_fields[name].default:
                 del content["cell"][name]
+        if content["reference"]["mesh_chord_mm"] == ReferenceSection.model_fields["mesh_chord_mm"].default:
+            del content["reference"]["mesh_chord_mm"]
         for name in ("feature", "datum", "gauge"):
             if not content[name]:
                 del content[name]

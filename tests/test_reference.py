@@ -149,7 +149,7 @@ def test_unusable_meshes_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DepthcellError, match=r"part\.stl: is 6e\+04 mm large if its numbers are in m"):
         Reference.load(path, "m")
     save_stl(path, PartMesh(mesh.vertices_m, mesh.triangles[:-1]))
-    with pytest.raises(DepthcellError, match=r"part\.stl: not closed, 3 open"):
+    with pytest.raises(DepthcellError, match=r"part\.stl: 3 open edges, the first at \("):
         Reference.load(path, "mm")
     path.write_bytes(b"")
     with pytest.raises(DepthcellError, match=r"part\.stl"):
@@ -157,7 +157,9 @@ def test_unusable_meshes_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DepthcellError, match="no such file"):
         Reference.load(tmp_path / "absent.stl", "mm")
     with pytest.raises(DepthcellError, match="unknown kind"):
-        Reference.load(tmp_path / "part.step", "mm")
+        Reference.load(tmp_path / "part.iges", "mm")
+    with pytest.raises(DepthcellError, match="does not say its unit; write mesh_unit"):
+        Reference.load(path, None)
 
 
 def test_the_field_is_kept_and_a_damaged_one_is_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

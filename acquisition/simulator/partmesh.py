@@ -82,8 +82,8 @@ def welded(vertices_m: FloatArray, triangles: NDArray[np.integer], tolerance_m: 
     return mesh if mesh.volume_m3 >= 0 else PartMesh(mesh.vertices_m, joined[:, ::-1].copy())
 
 
-def load_part_mesh(path: Path, unit: str = "mm") -> PartMesh:
-    """Read a closed STL, PLY or OBJ mesh whose numbers are in `unit`.
+def load_part_mesh(path: Path, unit: str = "mm", *, closed: bool = True) -> PartMesh:
+    """Read a closed STL, PLY or OBJ mesh whose numbers are in `unit`; without `closed` whoever asks checks that.
 
     Raises:
         DepthcellError: the file is missing, of another kind, unreadable, empty, not finite, or the mesh is open.
@@ -106,7 +106,7 @@ def load_part_mesh(path: Path, unit: str = "mm") -> PartMesh:
     # CAD exporters write each triangle with its own corners; single precision leaves them apart by rounding.
     extent = float(np.ptp(vertices, axis=0).max())
     mesh = welded(vertices * METRES_PER_UNIT[unit], triangles, tolerance_m=1e-6 * extent * METRES_PER_UNIT[unit])
-    if open_edges := open_edge_count(mesh):
+    if closed and (open_edges := open_edge_count(mesh)):
         raise DepthcellError(
             f"mesh {path}: not closed, {open_edges} open or doubled edges; close it in the CAD program"
         )
