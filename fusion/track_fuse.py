@@ -237,7 +237,8 @@ class MotionAccumulator:
             sigmas_m.append(view.random_sigma_m.ravel()[some.pixel])
         # The field lies where the first set put it, whose pose errs as much as this one's.
         prior = replace(priors[0], own_covariance=2 * priors[0].own_covariance)
-        found = refined(field, _together(parts), np.concatenate(sigmas_m), prior)
+        apart = np.mean([_apart(instant.camera, view) for instant, view in views], axis=0)
+        found = refined(field, _together(parts), np.concatenate(sigmas_m), prior, apart)
         moved = found.pose.T_cell_part @ T_cell_first.inverse()
         self._settlings.append(T_cell_first.inverse() @ found.pose.T_cell_part)
         self._count.improbable += found.distance2 > IMPROBABLE
@@ -342,6 +343,12 @@ def instant_ns(frameset: FrameSet, frame: CameraFrame) -> int:
     own_ns = frame.timestamp_ns
     shares_clock = frameset.timestamp_ns <= own_ns <= frameset.timestamp_ns + frameset.spread_ns
     return own_ns if shares_clock else frameset.timestamp_ns + frameset.spread_ns // 2
+
+
+def _apart(camera: CellCamera, view: View) -> NDArray[np.float64]:
+    """Covariance (6, 6) of how far a camera's calibration may shift what it sees from what other cameras see."""
+    median_m2 = float(np.median(np.square(view.systematic_sigma_m[view.valid])))
+    return np.asarray(camera.pose_covariance + np.diag([0.0] * 3 + [median_m2] * 3))
 
 
 def _together(parts: list[SeenPoints]) -> SeenPoints:

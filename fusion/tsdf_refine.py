@@ -38,20 +38,25 @@ class Refined:
     distance2: float
 
 
-def refined(field: Tsdf, seen: SeenPoints, sigma_m: NDArray[np.float32], prior: PartPose) -> Refined:
+def refined(
+    field: Tsdf, seen: SeenPoints, sigma_m: NDArray[np.float32], prior: PartPose, apart: NDArray[np.float64]
+) -> Refined:
     """The pose at which a frame's points lie best on the field, given where the track says the part is.
 
     The field gives each point p the plane of its voxel, centre x, mean normal n and value D: the residual is
-    `D + n · (p - x)`. With the pose perturbed by xi it falls by `J xi` (`uncertainty.pose_jacobian`), so each step
-    solves `(J^T W J + S^-1) xi = J^T W r - S^-1 xi_0`, with S the prior covariance, xi_0 the motion so far, and W the
-    inverse variances of point and voxel times Tukey's biweight: the most probable pose under both. The inverse of the
-    left side is the covariance that is left.
+    `D + n · (p - x)`. With the pose perturbed by xi it falls by `J xi` (`uncertainty.pose_jacobian`). With W the
+    inverse variances of point and voxel times Tukey's biweight, `A = J^T W J` and `g = J^T W r`, the points alone ask
+    for `A^-1 g` with covariance A^-1; but the calibrations of the cameras shift what they see against each other, by a
+    motion of covariance P that says nothing about the pose. What is left of A is `B = (A^-1 + P)^-1 = (I + A P)^-1 A`,
+    and with S the prior's covariance and xi_0 the motion so far, each step solves
+    `(B + S^-1) xi = (I + A P)^-1 g - S^-1 xi_0`. The inverse of the left side is the covariance that is left.
 
     Args:
         field: with the frames so far.
         seen: points (N, 3) of all cameras at this instant, frame "cell", so far apart that their noise is independent.
         sigma_m: (N,) random standard uncertainty along the normal.
         prior: the pose by the track, its own covariance being that against the field's place.
+        apart: (6, 6) P.
 
     Raises:
         DepthcellError: the track states no uncertainty of its poses, so that nothing may be refined.
@@ -73,14 +78,15 @@ def refined(field: Tsdf, seen: SeenPoints, sigma_m: NDArray[np.float32], prior: 
         weight = _tukey(residual_m / np.sqrt(variance_m2)) / variance_m2
         alone = np.einsum("n,ni,nj->ij", weight, jacobian, jacobian, optimize=True)
         pull = np.einsum("n,ni,n->i", weight, jacobian, residual_m, optimize=True)
-        covariance = np.linalg.inv(alone + held)
-        step = covariance @ (pull - held @ moved)
+        damped = np.linalg.inv(np.eye(6) + alone @ apart)
+        covariance = np.linalg.inv(damped @ alone + held)
+        step = covariance @ (damped @ pull - held @ moved)
         pose, moved = pose.perturbed(step), moved + step
         if float(np.linalg.norm(step[3:]) + reach_m * np.linalg.norm(step[:3])) < STILL_M:
             break
-    # The points alone ask for (S + A^-1) S^-1 xi, A = J^T W J; its squared distance from 0 under S + A^-1 is this.
+    # The points alone ask for (S + A^-1 + P) S^-1 xi, whose squared distance from 0 under that covariance this is.
     forced = held @ moved
-    distance2 = float(moved @ forced + forced @ np.linalg.pinv(alone, hermitian=True) @ forced)
+    distance2 = float(moved @ forced + forced @ (np.linalg.pinv(alone, hermitian=True) + apart) @ forced)
     return Refined(PartPose(pose, (covariance + covariance.T) / 2, prior.shared_covariance), used, distance2)
 
 
