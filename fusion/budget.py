@@ -146,7 +146,7 @@ def _blocks(places: NDArray[np.float64], gradient: NDArray[np.floating]) -> tupl
 
 def _summed(block: NDArray[np.intp], values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     """Sums (count, 3) of vectors (K, 3) by block."""
-    return np.stack([np.bincount(block, column, count) for column in values.T], axis=1)
+    return np.asarray(np.stack([np.bincount(block, column, count) for column in values.T], axis=1), dtype=np.float64)
 
 
 def _check(influence: Influence, scan: Scan, noise_u: float | None, extra: Sequence[tuple[str, float]]) -> None:
