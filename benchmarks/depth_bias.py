@@ -12,15 +12,18 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: small matric
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 from harness import ROOT, Goal, Report, Timing, timing_of
+from scipy import optimize
 
 from depthcell.acquisition.frameset import DepthImage
-from depthcell.acquisition.intrinsics import Intrinsics
+from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.acquisition.simulator.cameras import SystematicError, stereo_model
 from depthcell.acquisition.simulator.stereo import StereoNoise, StereoView, frame_counts, matched
 from depthcell.acquisition.transform import RigidTransform
@@ -30,6 +33,7 @@ from depthcell.calib.certify.plots_maps import DepthBias, draw_depth_bias
 from depthcell.calib.depth.depth_bias import BiasFit, BiasSettings, BoardDepth, depth_errors_m, fit_correction
 from depthcell.calib.depth.depth_synthetic import DepthScene, drawn_correction, drawn_views, held_pose, read_px
 from depthcell.calib.depth.depth_tiles import BoardPlace, TileSettings, tiled_depth
+from depthcell.calib.depth.rolling_shutter import RollingSight, fit_rolling, motions
 from depthcell.calib.depthcorrection import DepthCorrection
 from depthcell.calib.factory import NOISE
 from depthcell.calib.propagation import depth_sigma_m
@@ -37,8 +41,9 @@ from depthcell.errors import DepthcellError
 from depthcell.files import written_beside
 
 SLOW_MM = 6.0
-"""Depth and colour are not of quite the same instant: where the board moves more from one frame to the next, half a
-frame between them is 3 mm."""
+"""Frames between which the board moves less, for a look at what motion costs."""
+Half: TypeAlias = tuple[list[BoardDepth], dict[str, float]]
+"""All views as one half sees them, and what it found on the way."""
 PLACES = 40
 """Held-out places of each drawn camera."""
 SIMULATED = StereoNoise()
@@ -217,28 +222,87 @@ def motion_mm(folder: Path, numbers: list[int]) -> np.ndarray:
     return np.asarray(np.linalg.norm(np.gradient(middle_m, axis=0), axis=1)[numbers] * 1e3)
 
 
+def real_sights(folder: Path, numbers: list[int]) -> list[RollingSight]:
+    """Tag corners of these frames as they come with the sequence, and the board's motion by the poses of all frames.
+
+    The file gives corners as (row, column), lower left first, and the tags' distance is 0.12 m: their own poses say so
+    to 1 mm, and the grid's x leads down, its y to the right.
+    """
+    told = json.loads((folder / "apriltag_data.json").read_text())
+    side_m, pitch_m = told["tag_size"], 0.12
+    square = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]]) * side_m
+    poses = [RigidTransform.from_matrix("depth:visp", "board", np.array(pose)) for pose in told["grid"]]
+    moving, sights = motions(poses), []
+    for number in numbers:
+        tags = {int(name): tag for name, tag in told["detections"][number].items()}
+        points = np.concatenate([square + pitch_m * np.array([name // 4, name % 4, 0]) for name in tags])
+        pixels = np.concatenate([np.array(tag["tag_corners"])[:, ::-1] for tag in tags.values()])
+        sights.append(RollingSight("depth:visp", points, pixels, moving[number]))
+    return sights
+
+
+def with_lens(intrinsics: Intrinsics, k1: float) -> Intrinsics:
+    """The colour camera with one term of distortion."""
+    return replace(intrinsics, distortion=Distortion.BROWN_CONRADY, coefficients=(k1, 0.0, 0.0, 0.0, 0.0))
+
+
+def as_rolling(
+    views: list[BoardDepth], sights: list[RollingSight], intrinsics: Intrinsics, fitted: slice, lens: bool
+) -> Half:
+    """The same tiles with poses of our own: rows' time, and the lens if asked for, from the corners of one half."""
+    mine, k1 = sights[fitted], 0.0
+    if lens:
+        seek: Any = optimize.minimize_scalar
+        found = seek(lambda k1: fit_rolling(mine, with_lens(intrinsics, k1)).loss_px2, bounds=(-0.1, 0.3))
+        k1 = float(found.x)
+    camera = with_lens(intrinsics, k1)
+    half = fit_rolling(mine, camera)
+    every = fit_rolling(sights, camera, half.share)
+    told = {
+        "rows_share_of_frame": round(half.share, 2),
+        "u_rows_share": round(half.u_share, 2),
+        "k1": round(k1, 3),
+        "corners_rms_px": round(every.rms_px, 3),
+        "corners_rms_px_simultaneous": round(fit_rolling(sights, camera, 0.0).rms_px, 3),
+    }
+    return [BoardDepth(view.tiles, pose) for view, pose in zip(views, every.poses, strict=True)], told
+
+
 def report_real(report: Report, folder: Path) -> None:
-    """The ViSP sequence, with all frames and with those only in which the board hardly moves."""
+    """The ViSP sequence: by its own poses, all frames and slow ones; by poses that know of the rolling shutter."""
     if not folder.is_dir():
         print(f"left out: the real sequence is not at {folder}")
         return
     views, intrinsics, numbers = real_views(folder)
-    report_halves(report, "all frames", views, intrinsics, numbers)
+    halves: list[Half] = [(views, {})] * 2
+    report_halves(report, "poses as they come", halves, intrinsics, numbers)
     slow = np.flatnonzero(motion_mm(folder, numbers) < SLOW_MM)
-    what = f"frames with less than {SLOW_MM:g} mm of motion to the next"
-    report_halves(report, what, [views[at] for at in slow], intrinsics, [numbers[at] for at in slow])
+    what = f"poses as they come, frames with less than {SLOW_MM:g} mm of motion to the next"
+    few: list[Half] = [([views[at] for at in slow], {})] * 2
+    report_halves(report, what, few, intrinsics, [numbers[at] for at in slow])
+    sights = real_sights(folder, numbers)
+    for lens, name in ((False, "lens as it comes"), (True, "one lens term of the fitted half's corners")):
+        rolling = [as_rolling(views, sights, intrinsics, slice(mine, None, 2), lens) for mine in (0, 1)]
+        report_halves(report, f"poses by rolling shutter, {name}", rolling, intrinsics, numbers)
 
 
 def report_halves(
-    report: Report, what: str, views: list[BoardDepth], intrinsics: Intrinsics, numbers: list[int]
+    report: Report,
+    what: str,
+    halves: Sequence[Half],
+    intrinsics: Intrinsics,
+    numbers: list[int],
 ) -> None:
-    """Fit on every other frame, look at the rest; then the other way round."""
-    seconds, notes = [], {}
+    """Fit on every other frame, look at the rest; then the other way round, each with all views as that half sees."""
+    seconds: list[float] = []
+    notes: dict[str, Any] = {}
+    reached = True
+    views = halves[0][0]
     flat = [view.tiles.disparity_px for view in views]
     errors_m = [depth_errors_m(view, intrinsics, 0.05, DepthCorrection()) for view in views]
     true_m = intrinsics.fx_px * 0.05 / np.concatenate(flat) - np.concatenate(errors_m)
-    reached = True
     for name, mine in (("fit_on_even", 0), ("fit_on_odd", 1)):
+        views, told = halves[mine]
         fitted, shown = views[mine::2], views[1 - mine :: 2]
         start_s = time.perf_counter()
         fit = fit_correction(fitted, intrinsics, 0.05, BiasSettings(min_views=4))
@@ -250,6 +314,7 @@ def report_halves(
         )
         reached &= abs(float(np.median(after_mm))) < 2
         notes[name] = {
+            **told,
             "frames_shown": numbers[1 - mine :: 2],
             "order": fit.order.in_words,
             "median_before_mm": round(float(np.median(raw_mm)), 2),
@@ -258,11 +323,12 @@ def report_halves(
             "median_absolute_after_mm": round(float(np.median(np.abs(after_mm))), 2),
             "frames_before_mm": np.round(raw, 1).tolist(),
             "frames_after_mm": np.round(corrected, 1).tolist(),
+            "frames_scatter_mm": round(float(np.std(corrected, ddof=1)), 2),
             "view_px": round(fit.view_px, 3),
             "tile_px": round(fit.tile_px, 3),
         }
     report.add(
-        f"real sequence, {what}: {len(views)}, fitted on one half, shown on the other",
+        f"real sequence, {what}: {len(numbers)} frames, fitted on one half, shown on the other",
         timing_of(seconds),
         Truth(words="median below 2 mm on frames not fitted, both ways", reached=reached),
         distances_m=[round(float(np.quantile(true_m, share)), 3) for share in (0.05, 0.95)],
