@@ -14,7 +14,7 @@ from depthcell.acquisition.simulator.partmesh import load_part_mesh
 from depthcell.acquisition.transform import FloatArray
 from depthcell.errors import DepthcellError
 from depthcell.fusion.cad import CHORD_M, STEP_SUFFIXES, load_cad
-from depthcell.fusion.distancefield import cached_field
+from depthcell.fusion.distancefield import DistanceField, cached_field
 from depthcell.fusion.meshcheck import check_mesh
 
 SMALLEST_M, LARGEST_M = 0.002, 3.0
@@ -98,6 +98,11 @@ class Reference:
     def bounds_part(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lower and upper corner of the bounding box, (3,) metres each."""
         return self.vertices_part.min(axis=0), self.vertices_part.max(axis=0)
+
+    @property
+    def field(self) -> DistanceField:
+        """The distance field itself."""
+        return self._field
 
     @property
     def spacing_m(self) -> float:
