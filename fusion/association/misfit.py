@@ -87,34 +87,53 @@ class Freedom:
     """Which changes of a surface are looked for.
 
     Attributes:
-        about: (3,) unit vector about which alone a plane's normal may turn, or along which alone an axis may lie when
-            `leans` is 0; None for all.
-        leans: False holds the direction of the surface.
+        about: (3,) unit vector about which alone a plane's normal or a cylinder's axis may turn, keeping its angle to
+            it; None for all turns.
+        leans: False holds the direction of the surface altogether.
+        cosine: of the angle it keeps to `about`.
     """
 
     about: NDArray[np.float64] | None = None
     leans: bool = True
+    cosine: float = 0.0
 
     def directions(self, surface: Surface) -> NDArray[np.float64]:
-        """(P, F): the changes allowed, in the surface's local coordinates."""
+        """(P, F): the changes allowed, in the surface's local coordinates; of a radius the last."""
         match surface:
             case Plane():
-                return self._of_plane(surface)
+                return self._columns(np.eye(3), 1, surface.normal)
             case Cylinder():
-                return np.eye(5) if self.leans else np.eye(5)[:, [0, 1, 4]]
+                return self._columns(np.eye(5), 2, surface.axis)
             case Sphere():
                 return np.eye(4)
 
-    def _of_plane(self, plane: Plane) -> NDArray[np.float64]:
-        if not self.leans:
-            return np.eye(3)[:, :1]
-        if self.about is None:
-            return np.eye(3)
-        towards = np.cross(self.about, plane.normal)
-        towards /= np.linalg.norm(towards)
-        columns = np.eye(3)[:, :2]
-        columns[1:, 1] = np.array(across(plane.normal)) @ towards
-        return columns
+    def held(self, surface: Surface) -> Surface:
+        """The surface with the angle it must keep; small steps leave it in second order."""
+        if self.about is None or not self.leans:
+            return surface
+        match surface:
+            case Plane(point, normal):
+                return Plane(point, self._at_angle(self.about, normal))
+            case Cylinder(point, axis, radius_m):
+                return Cylinder(point, self._at_angle(self.about, axis), radius_m)
+            case Sphere():
+                return surface
+
+    def _at_angle(self, about: NDArray[np.float64], axis: NDArray[np.float64]) -> NDArray[np.float64]:
+        aside = axis - (axis @ about) * about
+        return np.asarray(self.cosine * about + np.sqrt(1 - self.cosine**2) * aside / np.linalg.norm(aside))
+
+    def _columns(self, every: NDArray[np.float64], lean: int, axis: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Less the two leans from number `lean` on, or with one in their place."""
+        if self.leans and self.about is None:
+            return every
+        turns = []
+        if self.leans and self.about is not None:
+            turn = np.zeros(len(every))
+            towards = np.cross(self.about, axis)
+            turn[lean : lean + 2] = np.array(across(axis)) @ (towards / np.linalg.norm(towards))
+            turns.append(turn)
+        return np.stack((*every[:lean], *turns, *every[lean + 2 :]), axis=1)
 
 
 FREE = Freedom()
