@@ -5,7 +5,8 @@ Sizes spread evenly in their logarithm through the region where detection goes f
 three defects of different kinds, a warp comes alone; good parts between them give the false calls. Each part is a
 genuine recording that is simulated, inspected and thrown away; what is kept of it is its truth and its verdict.
 
-The long step is resumable: `collect` takes up where it was left, `evaluate` draws curves from what there is.
+The long step is resumable: `collect` takes up where it was left, `evaluate` draws curves from what there is and counts
+how often a90/95 holds for curves that are known.
 """
 
 import os
@@ -15,12 +16,15 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line does, 
 import argparse
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from harness import ROOT, Goal, Report, Timing, timing_of
+from numpy.typing import NDArray
 
 from depthcell.acquisition.partfolder import find_parts
 from depthcell.acquisition.simulator.defects import DefectKind
@@ -30,7 +34,11 @@ from depthcell.acquisition.simulator.station import StationPlan, Stream
 from depthcell.acquisition.simulator.truth import PartTruth
 from depthcell.calib.cell import Cell
 from depthcell.errors import DepthcellError
+from depthcell.inspect.comparison import Comparison
 from depthcell.inspect.inspection import Inspector
+from depthcell.inspect.pod import Scale, fit_hit_miss, fit_response
+from depthcell.inspect.pod_report import false_calls_in_words, markdown_rows, render_picture
+from depthcell.inspect.pod_study import study_of
 from depthcell.inspect.recipe import Recipe
 from depthcell.inspect.simulated_station import RunSettings, simulate_station
 from depthcell.inspect.verdict import Verdict
@@ -163,15 +171,116 @@ def read_outcomes(work: Path) -> list[Outcome]:
     return [msgspec.json.decode(line, type=Outcome) for line in path.read_bytes().splitlines()]
 
 
+@dataclass(frozen=True, slots=True)
+class Covered(Goal):
+    """That a bound of 95 % holds in 93 % of repeats or more."""
+
+    share: float = 0.0
+
+    def is_met(self, us: Timing, ratio: float | None) -> bool:  # noqa: ARG002 - as the base class says
+        """Whether it did."""
+        return self.share >= 0.93
+
+    def __str__(self) -> str:
+        return "a90 below a90/95 in at least 93 % of repeats"
+
+
+LEAST_MM, MOST_MM, HALF_MM = 0.2, 1.6, 0.56
+"""Sizes and a50 of the known curves."""
+
+
+def hit_miss_repeat(rng: np.random.Generator, slope: float, count: int, *, firth: bool) -> tuple[float, float]:
+    """True a90 and a90/95 of one repeat, mm: logistic curve in ln size."""
+    x = rng.uniform(np.log(LEAST_MM), np.log(MOST_MM), count)
+    hit: NDArray[np.bool_] = rng.random(count) < 1 / (1 + np.exp(-slope * (x - np.log(HALF_MM))))
+    truth = HALF_MM * float(np.exp(np.log(9) / slope))
+    if hit.all() or not hit.any():
+        return truth, float("nan")
+    return truth, fit_hit_miss(np.exp(x), hit, firth=firth).size_bound_mm(0.9)
+
+
+def response_repeat(rng: np.random.Generator, sigma_mm: float, count: int) -> tuple[float, float]:
+    """The same for responses 0.95 a + noise, reported from 0.3 mm, decided at 0.6 mm."""
+    a = np.exp(rng.uniform(np.log(LEAST_MM), np.log(MOST_MM), count))
+    y = 0.95 * a + sigma_mm * rng.standard_normal(count)
+    fit = fit_response(a, np.where(y > 0.3, y, np.nan), np.full(count, 0.3), Scale.LINEAR)
+    return (0.6 + 1.2815515655446004 * sigma_mm) / 0.95, fit.curve(0.6).size_bound_mm(0.9)
+
+
+def measure_coverage(report: Report, repeats: int) -> None:
+    """How often the bound holds, for curves from flat to steep."""
+    for slope in (3.0, 6.0, 12.0, 40.0):
+        for firth in (True, False) if slope <= 6 else (True,):
+            what = f"hit/miss, 60 defects, slope {slope:g} in ln size, {'Firth' if firth else 'plain likelihood'}"
+            rng = np.random.default_rng([7, int(slope)])
+            add_coverage(report, what, repeats, partial(hit_miss_repeat, rng, slope, 60, firth=firth))
+    for count, sigma_mm in ((40, 0.05), (40, 0.15), (60, 0.05)):
+        rng = np.random.default_rng([8, count, int(100 * sigma_mm)])
+        what = f"response, {count} defects, sigma {sigma_mm:g} mm"
+        add_coverage(report, what, repeats, partial(response_repeat, rng, sigma_mm, count))
+
+
+def add_coverage(report: Report, what: str, repeats: int, repeat: Callable[[], tuple[float, float]]) -> None:
+    """One row: how many bounds were finite, how many of those held, and how wide they are."""
+    pairs, seconds = [], []
+    for _ in range(repeats):
+        started_s = time.perf_counter()
+        pairs.append(repeat())
+        seconds.append(time.perf_counter() - started_s)
+    truth, bound = np.array(pairs).T
+    known = np.isfinite(bound)
+    share = float((truth[known] <= bound[known]).mean())
+    notes: dict[str, object] = {
+        "repeats": len(pairs),
+        "without_bound": int((~known).sum()),
+        "holds": round(share, 4),
+        "true_a90_mm": round(float(truth[0]), 4),
+        "median_a90_95_mm": round(float(np.median(bound[known])), 4),
+    }
+    report.add(what, timing_of(seconds), Covered(share=share), None, **notes)
+
+
+def evaluate(work: Path, repeats: int) -> None:
+    """Curves of what was collected, coverage of known ones, both written; the README's rows printed."""
+    outcomes = read_outcomes(work)
+    recipe = Recipe.load(work / f"station_{STATION_SEEDS[0]}" / "recipe.toml")
+    compared = [Comparison(outcome.truth, outcome.verdict) for outcome in outcomes]
+    study = study_of(compared, recipe.surface.tolerance_mm, recipe.surface.significance)
+    report = Report("pod")
+    seconds = [outcome.verdict.timings_ms["total"] / 1e3 for outcome in outcomes]
+    report.add(
+        f"{study.defects} defects on {study.parts} brackets, {CAMERAS} D405, {FRAMES} frames, recording to verdict",
+        timing_of(seconds),
+        Goal(),
+        None,
+        station_seeds=STATION_SEEDS,
+        good_parts_learnt=GOLDEN,
+        min_area_mm2=recipe.surface.min_area_mm2,
+        ranges_mm={
+            name: {str(kind): (sizes.size_mm, sizes.depth_mm) for kind, sizes in ranges.items()}
+            for name, ranges in (("wide", WIDE), ("fine", FINE))
+        },
+        study=msgspec.to_builtins(study),
+    )
+    measure_coverage(report, repeats)
+    report.write()
+    render_picture(study, ROOT / "docs" / "pictures" / "pod.png")
+    print(markdown_rows(study))
+    print("\n".join(false_calls_in_words(study)))
+
+
 def main() -> None:
-    """Collect, evaluate, or both."""
+    """Collect or evaluate."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("step", choices=("collect", "evaluate"))
     options.add_argument("--work", type=Path, default=Path("runs/pod"), help="folder for what is collected")
     options.add_argument("--rounds", type=int, default=22, help="each gives one defect a kind and station")
+    options.add_argument("--repeats", type=int, default=400, help="of each known curve")
     given = options.parse_args()
     if given.step == "collect":
         collect(given.work, given.rounds)
+    else:
+        evaluate(given.work, given.repeats)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from rich.table import Table
 from depthcell.files import written_beside
 from depthcell.inspect.pod_result import Detected, KindCapability, PodStudy
 
-HEADINGS = ("kind", "n", "hits", "tested, mm", "a50", "a90", "a90/95", "a90/95 by depth", "what is missing")
+HEADINGS = ("kind (its size)", "n", "hits", "tested, mm", "a50", "a90", "a90/95", "a90/95 by depth", "what is missing")
 COLUMNS = 3
 BLUE, ORANGE, GREY = "#1f5fa8", "#c8641e", "#777777"
 
@@ -30,7 +30,7 @@ def pod_table(study: PodStudy) -> Table:
     """The rows for a terminal."""
     table = Table(title="probability of detection; sizes in mm, bounds at 95 %", title_justify="left", box=SIMPLE_HEAD)
     for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in {"kind", HEADINGS[-1]} else "right")
+        table.add_column(heading, justify="left" if heading in {HEADINGS[0], HEADINGS[-1]} else "right")
     for row in table_rows(study):
         table.add_row(*row)
     return table
@@ -103,7 +103,7 @@ def _row(capability: KindCapability) -> tuple[str, ...]:
     if by_depth is not None and by_depth.undetermined is not None:
         notes.append(f"by depth: {by_depth.undetermined}")
     return (
-        capability.kind.replace("_", " "),
+        f"{capability.kind.replace('_', ' ')} ({_measure(capability)})",
         str(capability.hits.total),
         str(capability.hits.count),
         f"{capability.smallest_mm:.2f} to {capability.largest_mm:.2f}",
@@ -113,6 +113,10 @@ def _row(capability: KindCapability) -> tuple[str, ...]:
         "" if by_depth is None else _mm(by_depth.a90_95_mm),
         "; ".join(note for note in notes if note),
     )
+
+
+def _measure(capability: KindCapability) -> str:
+    return "diameter" if "diameter" in capability.size else "depth"
 
 
 def _mm(value: float | None) -> str:
@@ -135,7 +139,7 @@ def _draw(axis: Any, capability: KindCapability) -> None:
     axis.set_ylim(-0.1, 1.1)
     axis.set_yticks([0, 0.5, 0.9, 1])
     axis.set_title(f"{capability.kind.replace('_', ' ')}: {capability.hits.count} of {capability.hits.total}")
-    axis.set_xlabel(f"{'diameter' if 'diameter' in capability.size else 'depth'}, mm")
+    axis.set_xlabel(f"{_measure(capability)}, mm")
     if axis.get_legend_handles_labels()[0]:
         axis.legend(loc="center left", fontsize=7, frameon=False)
 

@@ -202,7 +202,7 @@ def _capability(kind: str, seen: Sequence[_Seen], tolerance_mm: float, noise: No
         reported=Share.of(reported, len(seen)),
         hit_miss=_by_hits(sizes, hit),
         response=_by_response(sizes, seen, tolerance_mm, noise) if is_depth else None,
-        sizes_mm=tuple(sizes.tolist()),
+        sizes_mm=_rounded(sizes),
         hit=tuple(hit.tolist()),
         responses_mm=tuple(one.response_mm for one in seen),
     )
@@ -254,7 +254,7 @@ def _by_response(sizes: Floats, seen: Sequence[_Seen], tolerance_mm: float, nois
 def _detected(curve: PodCurve, sizes: Floats, n: int, needed: int, what: str) -> Detected:
     """The three sizes, or why they cannot be had."""
     grid = np.geomspace(sizes.min(), sizes.max(), CURVE_POINTS)
-    points = CurvePoints(tuple(grid.tolist()), tuple(curve.pod(grid).tolist()), tuple(curve.lower(grid).tolist()))
+    points = CurvePoints(_rounded(grid), _rounded(curve.pod(grid)), _rounded(curve.lower(grid)))
     if not curve.is_rising:
         why = f"{n} defects do not prove that larger ones are detected more often"
         return Detected(n, None, None, None, why, points)
@@ -268,6 +268,11 @@ def _detected(curve: PodCurve, sizes: Floats, n: int, needed: int, what: str) ->
         lack,
         points,
     )
+
+
+def _rounded(values: Floats) -> tuple[float, ...]:
+    """As finely as anybody draws them."""
+    return tuple(np.round(values, 5).tolist())
 
 
 def _lack(n: int, needed: int, what: str, found_mm: tuple[float, float], sizes: Floats) -> str | None:
