@@ -25,8 +25,8 @@ def fuse(
     from rich.console import Console
     from rich.progress import Progress
 
+    from depthcell.fusion.cloud_file import write_ply
     from depthcell.fusion.fuse_run import fuse_source, summarized
-    from depthcell.fusion.pointcloud_file import write_ply
 
     notes = Console(stderr=True)
     with Progress(console=notes, transient=True, disable=not notes.is_terminal) as progress:

@@ -201,7 +201,7 @@ def _twist(first: RigidTransform, second: RigidTransform) -> NDArray[np.float64]
     """Turn and speed (6,) whose screw leads from one pose to the other; a small one is the twist of `perturbed`."""
     moved = second @ first.inverse()
     turn = moved.rotation_vector_rad
-    return np.concatenate((turn, np.linalg.solve(_shift_per_speed(turn), moved.translation_m)))
+    return np.asarray(np.concatenate((turn, np.linalg.solve(_shift_per_speed(turn), moved.translation_m))), np.float64)
 
 
 def _about(pivot: FloatArray, covariance: NDArray[np.float64]) -> NDArray[np.float64]:

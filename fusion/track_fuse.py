@@ -18,11 +18,12 @@ from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.region import Region, Window, image_window
 from depthcell.fusion.temporal import average_depth
 from depthcell.fusion.track import PartPose, Track
+from depthcell.fusion.track_time import instant_ns
 from depthcell.fusion.tsdf import Tsdf
 from depthcell.fusion.tsdf_blocks import LIMIT_BYTES, VoxelBox, volume_bytes
 from depthcell.fusion.tsdf_refine import IMPROBABLE, refined, spaced
 from depthcell.fusion.tsdf_sight import Looks, SeenPoints, sight_of
-from depthcell.fusion.tsdf_surface import SurfaceMesh, mesh_of, surface_of
+from depthcell.fusion.tsdf_surface import cut_faces, surface_of
 from depthcell.fusion.uncertainty import pose_variance_m2
 from depthcell.fusion.view import View, ViewSettings, build_view
 
@@ -73,6 +74,7 @@ class FusedMotion:
         field: the distance field, in the frame "part".
         missing: serial numbers of the cell's cameras that gave no depth.
         frames: depth frames that showed some of the part.
+        least_frames: that must have seen a place for it to be in the cloud.
         bytes_stated, bytes_used: of memory: the bound set aside, and what was written to.
         warnings: what a person should know, in words.
     """
@@ -82,13 +84,14 @@ class FusedMotion:
     field: Tsdf
     missing: tuple[str, ...]
     frames: int
+    least_frames: int
     bytes_stated: int
     bytes_used: int
     warnings: tuple[str, ...]
 
-    def mesh(self, least_frames: int) -> SurfaceMesh:
-        """The surface as triangles, in the frame "part"."""
-        return mesh_of(self.field, least_frames)
+    def warned(self, words: str) -> "FusedMotion":
+        """The same with one more warning."""
+        return replace(self, warnings=(*self.warnings, words))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,6 +172,7 @@ class MotionAccumulator:
             field=self._field,
             missing=tuple(s for s in self._cell.cameras if s not in self._count.serials),
             frames=self._count.seeing,
+            least_frames=self._least_frames,
             bytes_stated=self._bytes,
             bytes_used=self._field.pool.bytes_used,
             warnings=tuple(self._warnings(self._field)),
@@ -265,8 +269,12 @@ class MotionAccumulator:
         sigma_m = float(np.median(view.random_sigma_m[view.valid]))
         return max(2.0 * self._settings.voxel_m, 1.74 * self._settings.voxel_m + 4 * sigma_m)
 
+    @property
+    def _least_frames(self) -> int:
+        return min(self._settings.least_frames, self._count.seeing)
+
     def _cloud(self, field: Tsdf) -> PartCloud:
-        surface = surface_of(field, min(self._settings.least_frames, self._count.seeing))
+        surface = surface_of(field, self._least_frames)
         T_cell_part = self._settled()
         points_cell = np.asarray(T_cell_part @ surface.points_part, dtype=np.float64)
         normals_cell = np.asarray(T_cell_part.rotate(surface.normals_part), dtype=np.float32)
@@ -307,7 +315,7 @@ class MotionAccumulator:
             yield f"{count.without_depth} frames hold no depth"
         if count.blind:
             yield f"{count.blind} of {count.frames} depth frames show nothing of the part within its volume"
-        faces = _cut_faces(field)
+        faces = cut_faces(field)
         if faces:
             yield f"the surface runs out of the volume at {', '.join(faces)}; enlarge it if the part goes on there"
         u = self._track.uncertainty
@@ -336,13 +344,6 @@ class _Count:
         """Keep the widest correlation of the camera's views."""
         median_m = float(np.median(view.correlation_m[view.valid]))
         self.correlations[number] = max(median_m, self.correlations.get(number, 0.0))
-
-
-def instant_ns(frameset: FrameSet, frame: CameraFrame) -> int:
-    """When a frame was taken, on the frame set's clock: its own time if it shares that clock, else the set's."""
-    own_ns = frame.timestamp_ns
-    shares_clock = frameset.timestamp_ns <= own_ns <= frameset.timestamp_ns + frameset.spread_ns
-    return own_ns if shares_clock else frameset.timestamp_ns + frameset.spread_ns // 2
 
 
 def _apart(camera: CellCamera, view: View) -> NDArray[np.float64]:
@@ -390,15 +391,3 @@ def _pixels(
         inside = (places >= 0).all(axis=1) & (places < (one.depth.width_px, one.depth.height_px)).all(axis=1)
         pixel[own[inside]] = places[inside][:, ::-1]
     return pixel
-
-
-def _cut_faces(field: Tsdf) -> list[str]:
-    """Names of the box's faces that the surface reaches."""
-    points_part = surface_of(field).points_part
-    names = []
-    for axis, name in enumerate("xyz"):
-        for sign, corner in (("-", field.box.lower_m), ("+", field.box.upper_m)):
-            near = np.abs(points_part[:, axis] - corner[axis]) < 1.5 * field.box.voxel_m
-            if near.sum() >= 10:
-                names.append(f"{sign}{name}")
-    return names

@@ -1,12 +1,13 @@
 """The surface in a signed distance field: points with their uncertainty, and a mesh. Holes stay holes."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.sdk import open3d
+from depthcell.acquisition.transform import RigidTransform
 from depthcell.fusion.temporal import MODEL_DEGREES_OF_FREEDOM
 from depthcell.fusion.tsdf import (
     LASTING,
@@ -25,6 +26,10 @@ from depthcell.fusion.tsdf_blocks import BLOCK, BLOCK_VOXELS
 
 STEEPEST = 0.35
 """Least change of D from voxel to voxel, as a share of what the normal asks for: below, they saw two surfaces."""
+
+
+FEWEST_CUT = 10
+"""Points of the surface beside a face of the box that are no accident."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +67,10 @@ class SurfaceMesh:
     triangles: NDArray[np.int32]
     random_sigma_m: NDArray[np.float32]
     systematic_sigma_m: NDArray[np.float32]
+
+    def placed(self, T_target_part: RigidTransform) -> "SurfaceMesh":
+        """The mesh in another frame."""
+        return replace(self, vertices_m=np.asarray(T_target_part @ self.vertices_m, dtype=np.float64))
 
 
 def voxel_sigmas_m(field: Tsdf, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -107,7 +116,7 @@ def surface_of(field: Tsdf, least_frames: int = 1) -> SurfacePoints:
     normals = (1 - t) * one[:, NORMAL] + t * other[:, NORMAL]
     normals /= np.sqrt(np.einsum("ij,ij->i", normals, normals))[:, None]
     ends = zip(voxel_sigmas_m(field, edges.first), voxel_sigmas_m(field, edges.second), strict=True)
-    random_sigma_m, systematic_sigma_m = ((1 - t[:, 0]) * a + t[:, 0] * b for a, b in ends)
+    random_sigma_m, systematic_sigma_m = (np.asarray((1 - t[:, 0]) * a + t[:, 0] * b, np.float32) for a, b in ends)
     weights = (1 - t) * field.per_camera(one, WEIGHT_OF) + t * field.per_camera(other, WEIGHT_OF)
     voxels = edges.voxel + 0.5
     voxels[np.arange(len(voxels)), edges.axis] += edges.share
@@ -153,6 +162,18 @@ def mesh_of(field: Tsdf, least_frames: int = 1) -> SurfaceMesh:
         return SurfaceMesh(np.zeros((0, 3)), np.zeros((0, 3), np.int32), none, none)
     voxels = mesh.vertex.positions.numpy().astype(np.float64) / field.box.voxel_m
     return _with_uncertainty(field, voxels, mesh.triangle.indices.numpy().astype(np.int32))
+
+
+def cut_faces(field: Tsdf) -> list[str]:
+    """Names of the box's faces that the surface reaches, such as "+x"."""
+    points_part = surface_of(field).points_part
+    names = []
+    for axis, name in enumerate("xyz"):
+        for sign, corner in (("-", field.box.lower_m), ("+", field.box.upper_m)):
+            near = np.abs(points_part[:, axis] - corner[axis]) < 1.5 * field.box.voxel_m
+            if near.sum() >= FEWEST_CUT:
+                names.append(f"{sign}{name}")
+    return names
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,8 +13,8 @@ from depthcell.acquisition.sdk import open3d
 from depthcell.calib.cell import Cell
 from depthcell.calib.factory import factory_cell
 from depthcell.cli import main
+from depthcell.fusion.cloud_file import write_ply
 from depthcell.fusion.partcloud import PartCloud
-from depthcell.fusion.pointcloud_file import write_ply
 
 BAG = Path(__file__).parent / "data" / "single_depth_color_640x480.bag"
 D435 = "728612070259"
