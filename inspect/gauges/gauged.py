@@ -1,10 +1,24 @@
-"""What a gauge says of one part in people's units: value, interval, limits, decision, or the reason why there is none."""
+"""What a gauge says of one part in people's units: value, interval, limits, decision; or the reason for none."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from depthcell.inspect.decision import COVERAGE_FACTOR
-from depthcell.inspect.gauges.reading import Drawn
+from depthcell.errors import DepthcellError
+from depthcell.fusion.budget import uncertainty_budget
+from depthcell.fusion.scan import Scan
+from depthcell.inspect.decision import COVERAGE_FACTOR, decide
+from depthcell.inspect.gauges.extraction import Features
+from depthcell.inspect.gauges.gauging import measure_gauge
+from depthcell.inspect.gauges.reading import PEOPLES_FACTOR, PEOPLES_UNIT, Drawn, Quantity, Reading
+from depthcell.inspect.gaugesections import (
+    AngleGauge,
+    DatumSection,
+    DistanceGauge,
+    FeatureSection,
+    GaugeSection,
+    VolumeGauge,
+)
 from depthcell.inspect.verdict import Decision, Measurement
 
 
@@ -84,6 +98,117 @@ class GaugeResult:
             decision=self.decision,
             provenance=self.note or self.reason,
         )
+
+
+def gauge_all(
+    features: Sequence[FeatureSection], datums: Sequence[DatumSection], gauges: Sequence[GaugeSection], scan: Scan
+) -> tuple[GaugeResult, ...]:
+    """All gauges of a recipe on one part, in its order: `gauge_all(recipe.feature, recipe.datum, recipe.gauge, scan)`.
+
+    A gauge that cannot be measured is CANNOT-TELL with the reason and without a value; the others go on.
+    """
+    found = Features(scan, features, datums)
+    return tuple(_gauged(section, scan, found) for section in gauges)
+
+
+def _gauged(section: GaugeSection, scan: Scan, features: Features) -> GaugeResult:
+    try:
+        reading = measure_gauge(section, scan, features)
+        budget = uncertainty_budget(reading.influence, scan, reading.noise_u, reading.extra_u)
+    except DepthcellError as error:
+        return _not_gauged(section, str(error))
+    factor = PEOPLES_FACTOR[reading.quantity]
+    value, u = reading.value * factor, budget.u * factor
+    if not (math.isfinite(value) and math.isfinite(u)):
+        return _not_gauged(section, "its value is not finite: the points do not determine it")
+    lower, upper = limits_of(section)
+    decision = decide(value, u, lower, upper)
+    rows = [BudgetRow(row.source, row.u * factor, budget.share(row)) for row in budget.rows if row.u > 0]
+    return GaugeResult(
+        name=section.name,
+        kind=section.kind,
+        unit=PEOPLES_UNIT[reading.quantity],
+        value=value,
+        u=u,
+        nominal=_nominal(section),
+        lower=lower,
+        upper=upper,
+        decision=decision,
+        conformance=conformance_probability(value, u, lower, upper),
+        budget=tuple(sorted(rows, key=lambda row: -row.u)),
+        note=reading.note,
+        drawn=reading.drawn,
+        points_used=_points_used(reading),
+        reason=_reason(section, value, u, decision),
+        floor=_floor(section),
+    )
+
+
+def _not_gauged(section: GaugeSection, why: str) -> GaugeResult:
+    lower, upper = limits_of(section)
+    return GaugeResult(
+        name=section.name,
+        kind=section.kind,
+        unit=_unit(section),
+        value=None,
+        u=None,
+        nominal=_nominal(section),
+        lower=lower,
+        upper=upper,
+        decision=Decision.CANNOT_TELL,
+        conformance=None,
+        budget=(),
+        note="",
+        drawn=(),
+        points_used=0,
+        reason=f"{section.name} was not measured: {why.removeprefix(section.name + ': ')}",
+        floor=_floor(section),
+    )
+
+
+def _points_used(reading: Reading) -> int:
+    """All points of what is drawn, each once."""
+    return len(set().union(*(drawn.points.tolist() for drawn in reading.drawn)))
+
+
+def limits_of(section: GaugeSection) -> tuple[float | None, float | None]:
+    """Lower and upper limit in people's unit; None where there is none."""
+    if isinstance(section, AngleGauge):
+        return section.limits_deg
+    if isinstance(section, VolumeGauge):
+        return None, section.largest_mm3
+    return section.limits_mm
+
+
+def _nominal(section: GaugeSection) -> float | None:
+    if isinstance(section, AngleGauge):
+        return section.nominal_deg
+    nominal = getattr(section, "nominal_mm", None)
+    return None if nominal is None else float(nominal)
+
+
+def _unit(section: GaugeSection) -> str:
+    quantity = {AngleGauge: Quantity.ANGLE, VolumeGauge: Quantity.VOLUME}.get(type(section), Quantity.LENGTH)
+    return PEOPLES_UNIT[quantity]
+
+
+def _floor(section: GaugeSection) -> float | None:
+    """Zones, volumes and distances are never negative."""
+    zoned = "criterion" in type(section).model_fields and not hasattr(section, "nominal_mm")
+    return 0.0 if zoned or isinstance(section, VolumeGauge | DistanceGauge) else None
+
+
+def _reason(section: GaugeSection, value: float, u: float, decision: Decision) -> str:
+    unit, (lower, upper) = _unit(section), limits_of(section)
+    said = f"{section.name}: {value:.3f} ± {COVERAGE_FACTOR * u:.3f} {unit}"
+    if lower is None and upper is None:
+        return f"{said}; the recipe states no limit for it"
+    if lower is None:
+        limits = f"at most {upper:g} {unit}"
+    else:
+        limits = f"{lower:g} to {upper:g} {unit}" if upper is not None else f"at least {lower:g} {unit}"
+    words = {Decision.OK: "wanted", Decision.NOK: "is out of", Decision.CANNOT_TELL: "cannot be decided against"}
+    return f"{said}{',' if decision is Decision.OK else ''} {words[decision]} {limits}"
 
 
 def conformance_probability(value: float, u: float, lower: float | None, upper: float | None) -> float | None:

@@ -1,0 +1,207 @@
+"""Parallelism, perpendicularity and angularity of faces and axes to a datum (ISO 1101:2017, 17.11 to 17.13).
+
+Each holds the direction of the feature at an angle `w` to that of the datum, a plane's direction being its normal:
+
+    tolerance            plane to plane, axis to axis     plane to axis, axis to plane
+    parallelism          0                                90
+    perpendicularity     90                               0
+    angularity by A      A                                90 - A
+
+A face is held by two parallel planes whose normal n stands at `w` to the datum: the width is that of its points along
+n, the narrowest of all n at that angle (for `w` = 0 there is but one). By least squares n is the nearest to the face's
+own plane. An axis is the associated one, over the stretch L on which its surface was seen. Along the datum (`w` = 0) it
+is held by a cylinder: its diameter is `L sin a`, a the angle between them; else by two parallel planes at
+`L |sin(a - w)|`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthcell.fusion.association.elements import Circle, Element, Line, Plane, Sphere, across
+from depthcell.fusion.scan import Scan
+from depthcell.inspect.gauges.construction import counted, direction, kind_of, middle
+from depthcell.inspect.gauges.extraction import Features, Found
+from depthcell.inspect.gauges.formnoise import ZoneCriterion
+from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading, not_measured
+from depthcell.inspect.gauges.response import answered
+from depthcell.inspect.gauges.zone import Width, narrowest
+from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading
+from depthcell.inspect.gaugesections import AngularityGauge, ParallelismGauge, PerpendicularityGauge
+
+OrientationGauge = ParallelismGauge | PerpendicularityGauge | AngularityGauge
+
+STILL_RAD = 1e-9
+MOST_STEPS = 20
+ALONG_DATUM = 1e-9
+"""Sine of an angle to the datum below which the zone has one direction only."""
+
+
+def measure_parallelism(section: ParallelismGauge, scan: Scan, features: Features) -> Reading:
+    """Parallelism to a datum: `w` is 0, between a plane and an axis 90 degrees.
+
+    Raises:
+        DepthcellError: (`NOT_MEASURED`) the feature or the datum is not there, or has no direction.
+    """
+    return _oriented(section, 0.0, scan, features)
+
+
+def measure_perpendicularity(section: PerpendicularityGauge, scan: Scan, features: Features) -> Reading:
+    """Perpendicularity to a datum: `w` is 90 degrees, between a plane and an axis 0.
+
+    Raises:
+        DepthcellError: (`NOT_MEASURED`) the feature or the datum is not there, or has no direction.
+    """
+    return _oriented(section, 90.0, scan, features)
+
+
+def measure_angularity(section: AngularityGauge, scan: Scan, features: Features) -> Reading:
+    """Angularity to a datum: `w` is `angle_deg`, between a plane and an axis 90 degrees less it.
+
+    Raises:
+        DepthcellError: (`NOT_MEASURED`) the feature or the datum is not there, or has no direction.
+    """
+    return _oriented(section, section.angle_deg, scan, features)
+
+
+def _oriented(section: OrientationGauge, angle_deg: float, scan: Scan, features: Features) -> Reading:
+    feature, datum = features.found(section.feature), features.datum(section.datum)
+    _check_has_direction(section.name, feature, f"feature '{feature.name}'")
+    _check_has_direction(section.name, datum, f"datum '{section.datum}'")
+    mixed = isinstance(feature.element, Plane) != isinstance(datum.element, Plane)
+    wanted_rad = math.radians(90.0 - angle_deg if mixed else angle_deg)
+    if isinstance(feature.element, Plane):
+        return _of_face(section, feature, datum, wanted_rad, scan)
+    return _of_axis(section, feature, datum, wanted_rad, scan)
+
+
+def _check_has_direction(gauge: str, found: Found, what: str) -> None:
+    if isinstance(found.element, Circle | Sphere | Line):
+        raise not_measured(
+            gauge, f"{what} is a {kind_of(found)}, which has no direction of its own; name a face or cylinder"
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _FaceZone:
+    """The zone of a face at an angle to a datum.
+
+    Attributes:
+        normal: (3,) of its planes.
+        height_m: (K,) of the points along the normal, from their middle.
+        motions: (0 or 1, K) what a turn about the datum adds.
+        width: the narrowest, from there.
+    """
+
+    normal: NDArray[np.float64]
+    height_m: NDArray[np.float64]
+    motions: NDArray[np.float64]
+    width: Width
+
+
+def face_zone(
+    points: NDArray[np.float64],
+    normal: NDArray[np.float64],
+    datum: NDArray[np.float64],
+    wanted_rad: float,
+    *,
+    turns: bool,
+) -> _FaceZone:
+    """The narrowest zone of two planes whose normal stands at an angle to a datum's direction.
+
+    Args:
+        points: (K, 3) metres.
+        normal: (3,) of the face as it is.
+        datum: (3,) the datum's direction; either sense of it will do.
+        wanted_rad: the angle.
+        turns: whether the normal may turn about the datum, or keeps nearest to the face's own.
+    """
+    cosine, sine = math.cos(wanted_rad), math.sin(wanted_rad)
+    apart = points - points.mean(axis=0)
+    off = [abs(math.acos(np.clip(sense * float(normal @ datum), -1, 1)) - wanted_rad) for sense in (1.0, -1.0)]
+    datum = datum if off[0] <= off[1] else -datum
+    aside = normal - (normal @ datum) * datum
+    aside = aside / np.linalg.norm(aside) if np.linalg.norm(aside) > ALONG_DATUM else across(datum)[0]
+    turns = turns and abs(sine) > ALONG_DATUM
+    for _ in range(MOST_STEPS):
+        held = cosine * datum + sine * aside
+        turn = np.cross(datum, aside)
+        motions = sine * (apart @ turn)[None] if turns else np.zeros((0, len(points)))
+        height_m = apart @ held
+        width = narrowest(height_m, motions)
+        if not turns or abs(float(width.motion[0])) < STILL_RAD:
+            break
+        aside = aside + float(width.motion[0]) * turn
+        aside /= np.linalg.norm(aside)
+    return _FaceZone(held, height_m, motions, width)
+
+
+def _of_face(section: OrientationGauge, feature: Found, datum: Found, wanted_rad: float, scan: Scan) -> Reading:
+    element, used = feature.element, feature.used
+    points, held = scan.points_part[used], direction(datum.element)
+    zone = face_zone(points, direction(element), held, wanted_rad, turns=section.criterion == "minimum zone")
+    place = zone.width.gradient @ points
+
+    def by_datum(elements: Sequence[Element]) -> float:
+        """The zone's normal turned as the datum turns; the points on its borders stay (envelope theorem)."""
+        turned = np.cross(held, direction(elements[0]))
+        return float(place @ (zone.normal + np.cross(turned, zone.normal)))
+
+    _, of_datum = answered(by_datum, (datum,), scan)
+    zoned = Zoned(used, zone.height_m, np.broadcast_to(zone.normal, points.shape), zone.motions, ZoneCriterion.MINIMUM)
+    how = f"{section.criterion} over {len(used)} points of '{feature.name}', datum {section.datum} least squares"
+    middle_plane = Plane(middle(element), zone.normal)
+    drawn = (Drawn(feature.name, used, middle_plane, lift_m=zone.height_m), datum.drawn)
+    return zone_reading(zoned, scan, drawn, how, others=of_datum)
+
+
+def _of_axis(section: OrientationGauge, feature: Found, datum: Found, wanted_rad: float, scan: Scan) -> Reading:
+    low_m, high_m = stretch(feature, scan)
+    stretch_m, along = high_m - low_m, direction(feature.element)
+    value, influence = answered(
+        _axis_value(feature.element, datum.element, wanted_rad, stretch_m), (feature, datum), scan
+    )
+    ends = middle(feature.element) + np.array([[low_m], [high_m]]) * along
+    axis = Drawn(
+        f"axis of {feature.name}", np.zeros(0, np.intp), Line(middle(feature.element), along), segment_part=ends
+    )
+    note = (
+        f"axis of '{feature.name}' over {stretch_m * 1e3:.1f} mm, datum {section.datum}, both least squares, "
+        f"{counted(feature, datum)}"
+    )
+    return Reading(
+        abs(value), Quantity.LENGTH, influence.scaled(math.copysign(1, value)), (feature.drawn, axis, datum.drawn), note
+    )
+
+
+def stretch(feature: Found, scan: Scan) -> tuple[float, float]:
+    """From where to where along its axis a feature's points were seen, metres from the middle of its element."""
+    height = (scan.points_part[feature.used] - middle(feature.element)) @ direction(feature.element)
+    return float(height.min()), float(height.max())
+
+
+def _axis_value(
+    feature: Element, datum: Element, wanted_rad: float, stretch_m: float
+) -> Callable[[Sequence[Element]], float]:
+    """How far an axis leaves its direction over its stretch, smooth where it is; its sign says to which side."""
+    along, held = direction(feature), direction(datum)
+    sense = 1.0 if along @ held >= 0 else -1.0
+    if abs(math.sin(wanted_rad)) > ALONG_DATUM:
+
+        def across_zone(elements: Sequence[Element]) -> float:
+            a, d = direction(elements[0]), sense * direction(elements[1])
+            return stretch_m * math.sin(math.atan2(float(np.linalg.norm(np.cross(a, d))), float(a @ d)) - wanted_rad)
+
+        return across_zone
+    aside = along - (along @ held) * held
+    size = float(np.linalg.norm(aside))
+    way = aside / size if size > ALONG_DATUM else across(held)[0]
+
+    def off_axis(elements: Sequence[Element]) -> float:
+        a, d = direction(elements[0]), direction(elements[1])
+        return stretch_m * float((a - (a @ d) * d) @ way)
+
+    return off_axis
