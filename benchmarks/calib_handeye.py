@@ -24,7 +24,7 @@ from depthcell.calib.robot.handeye import CameraPoses, HandEye, HandEyeSettings,
 from depthcell.calib.robot.handeye_problem import Samples, targets
 from depthcell.calib.robot.handeye_refine import NoiseModel
 from depthcell.calib.robot.handeye_simulated import HandEyeScene, SimulatedHandEye, simulate_handeye
-from depthcell.calib.robot.handeye_start import closed_forms
+from depthcell.calib.robot.handeye_start import closed_forms, guess_offset
 from depthcell.calib.robot.handeye_trajectory import Poses, Trajectory, read_trajectory
 
 SEEDS = 200
@@ -138,6 +138,25 @@ def millimetres(values_m: np.ndarray) -> list[float]:
     return [round(float(value) * 1e3, 2) for value in values_m]
 
 
+def aligned_peer_mm(arm: Trajectory, seen: Trajectory) -> dict[str, list[float]]:
+    """Scatter with OpenCV's Horaud, clocks shifted by whole robot steps, at the camera's and robot's times.
+
+    This is what the goals' figures for the real arm were found to be, at the robot's times: see docs/decisions/0007.
+    """
+    step_s = float(np.median(np.diff(arm.times_s)))
+    offset_s = round(guess_offset(arm, seen, 1.0).offset_s / step_s) * step_s
+    early_s, late_s = max(seen.times_s[0], arm.times_s[0] - offset_s), min(seen.times_s[-1], arm.times_s[-1] - offset_s)
+    scatter = {"offset_ms": [round(offset_s * 1e3, 1)]}
+    for name, clock_s in (("camera_times", seen.times_s), ("robot_times", arm.times_s - offset_s)):
+        times_s = clock_s[(clock_s > early_s + 0.05) & (clock_s < late_s - 0.05)]
+        hand, camera = arm.at(times_s + offset_s).poses, seen.at(times_s).poses.inverse()
+        chosen = np.unique(np.linspace(0, len(times_s) - 1, 300).astype(int))
+        ((_, matrix),) = closed_forms(hand.take(chosen), camera.take(chosen), ("Horaud",))
+        mount = RigidTransform.from_matrix("hand", "camera", matrix)
+        scatter[name] = millimetres(targets(hand, camera, mount).translation_m.std(axis=0))
+    return scatter
+
+
 def one_recording(name: str, folder: Path, report: Report) -> None:
     """Scatter of both on one recording, beside the goal."""
     place, robot_name, camera_name, goal_mm = RECORDINGS[name]
@@ -153,6 +172,7 @@ def one_recording(name: str, folder: Path, report: Report) -> None:
         one: targets(samples.hand, samples.camera, mount).translation_m.std(axis=0) for one, mount in found.items()
     }
     best = min(theirs, key=lambda one: float(np.linalg.norm(theirs[one])))
+    aligned = aligned_peer_mm(arm, seen)
     for noise in NoiseModel:
         start = time.perf_counter()
         settings = HandEyeSettings(Mount.HAND, CameraPoses.CAMERA_IN_TARGET, noise=noise)
@@ -163,6 +183,7 @@ def one_recording(name: str, folder: Path, report: Report) -> None:
             Goal(),
             Peer(f"OpenCV's seven closed forms, best is {best}, no time offset", timing_of([their_seconds])),
             peer_scatter_mm=millimetres(theirs[best]),
+            peer_aligned_by_a_robot_step=aligned,
             our_start_scatter_mm=millimetres(result.start.samples_m),
             our_scatter_mm=millimetres(result.scatter.samples_m),
             our_start_scatter_at_common_times_mm=millimetres(result.start.common_m),
