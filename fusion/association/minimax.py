@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
+from scipy.optimize import linprog  # type: ignore[attr-defined]
 
 from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.association.changes import moved
@@ -27,6 +27,9 @@ TOUCHING_M = 1e-9
 CLOSEST_M = 1e-9
 """The smallest trust region."""
 MOST_STEPS = 200
+TRUSTED = (0.25, 0.75)
+"""Share of the gain promised below which the trust region shrinks, and from which on it grows (Fletcher, Practical
+Methods of Optimization, 1987, 5.1)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,24 +94,26 @@ def solve(problem: Minimax, start: Surface) -> Contact:
         DepthcellError: (`NOT_MEASURED`) nothing bounds it, such as a circle inscribed in less than half a ring.
     """
     surface, trust = start, max(10 * abs(problem.bound(start)), 1e-5)
-    first_trust = trust
+    widest = trust
     taken = np.zeros((len(problem.signs), len(problem.points)), dtype=bool)
     for _ in range(MOST_STEPS):
         at = misfit(surface, problem.points, problem.side)
         rows = problem.rows(at)
         taken |= _outstanding(rows)
         spanned = problem.spanned(surface)
-        step, expected, _ = _programme(rows, problem, at, spanned, taken, trust)
-        gained = float(rows.max()) - expected
+        step, promised, _ = _programme(rows, problem, at, spanned, taken, trust)
         trial = problem.freedom.held(moved(surface, spanned @ step))
         reached = problem.rows(misfit(trial, problem.points, problem.side))
-        if reached.max() < rows.max() - 0.2 * gained or (gained <= SETTLED_M and reached.max() <= rows.max()):
-            surface, trust = trial, min(max(4 * np.abs(step).max(), 4 * CLOSEST_M), first_trust)
-        elif reached[taken].max() > rows.max() - 0.2 * gained:
+        gain, kept = float(rows.max()) - promised, float(rows.max() - reached.max())
+        if (gain <= SETTLED_M and reached[~taken].max(initial=-np.inf) <= rows.max()) or trust < CLOSEST_M:
+            return _contact(problem, trial if kept >= 0 else surface, taken)
+        if reached[taken].max() > rows.max() - TRUSTED[0] * gain:  # it curves more than the step allowed for
             trust = np.abs(step).max() / 3
+        elif kept >= TRUSTED[1] * gain:
+            trust = min(max(4 * np.abs(step).max(), 4 * CLOSEST_M), widest)
+        if kept > 0:
+            surface = trial
         taken |= _outstanding(reached)
-        if (gained <= SETTLED_M and reached[~taken].max(initial=-np.inf) <= rows.max()) or trust < CLOSEST_M:
-            return _contact(problem, surface, taken)
     raise DepthcellError("minimum zone: it does not settle; do the points surround it?", Reason.NOT_MEASURED)
 
 
@@ -140,10 +145,8 @@ def _programme(
     cost = np.zeros(limits.shape[1])
     cost[-1] = 1.0
     bounds = [(-1.0, 1.0)] * (len(cost) - 1) + [(None, None)]
-    found = cast(
-        Any,
-        optimize.linprog(cost, A_ub=limits, b_ub=(middle - rows[row, point]) / trust, bounds=bounds, method="highs-ds"),
-    )
+    within = (middle - rows[row, point]) / trust
+    found = cast(Any, linprog(cost, A_ub=limits, b_ub=within, bounds=bounds, method="highs-ds"))
     if found.status != 0:
         raise DepthcellError(f"minimum zone: {found.message}", Reason.NOT_MEASURED)
     return np.asarray(found.x[:-1]) * trust, middle + float(found.x[-1]) * trust, -np.asarray(found.ineqlin.marginals)
