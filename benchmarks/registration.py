@@ -11,6 +11,8 @@ Goal: at most 20 ms, ahead of both, at an error of at most 0.12 mm and no larger
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -111,12 +113,14 @@ def cases(name: str, reference: Reference, count: int, seed: int) -> list[Case]:
     mesh, rng = load_part(name).mesh, np.random.default_rng([seed, len(name)])
     lower, upper = reference.bounds_part
     nominal = RigidTransform("cell", "part", np.eye(3), np.array([0.0, 0.0, LIFT_M]) - (lower + upper) / 2 * (1, 1, 0))
-    rig = rig_around(nominal @ ((lower + upper) / 2), float(np.linalg.norm(upper - lower)) / 2, seed)
-    region, drawn = Region(nominal, lower - 0.008, upper + 0.008), []
+    rig = rig_around(np.asarray(nominal @ ((lower + upper) / 2)), float(np.linalg.norm(upper - lower)) / 2, seed)
+    region = Region(nominal, lower - 0.008, upper + 0.008)
+    middle_cell = np.asarray(nominal @ ((lower + upper) / 2), np.float64)
+    drawn: list[Case] = []
     while len(drawn) < count:
         turn, shift = (unit / np.linalg.norm(unit) for unit in rng.normal(size=(2, 3)))
         motion = np.concatenate((turn * rng.uniform(0, TURN_RAD), shift * rng.uniform(0, SHIFT_M)))
-        basis = Basis(nominal @ ((lower + upper) / 2), 1.0)
+        basis = Basis(middle_cell, 1.0)
         truth = nominal.perturbed(basis.twist @ motion)
         cloud = seen(mesh, truth, rig, region, seed * 1000 + len(drawn))
         even = np.linspace(0, len(cloud) - 1, min(POINTS, len(cloud))).astype(np.intp)
@@ -155,11 +159,9 @@ def by_open3d(reference: Reference, spacing_m: float) -> Solver:
 
 def by_small_gicp(reference: Reference, spacing_m: float, kind: str) -> Solver | None:
     """Its point-to-plane ICP or GICP on two threads, correspondences within 4 mm and then within 1 mm."""
-    try:
-        import small_gicp
-    except ImportError:
+    if find_spec("small_gicp") is None:
         return None
-    gicp: Any = small_gicp
+    gicp: Any = import_module("small_gicp")
     target = gicp.PointCloud(reference.surface_samples(spacing_m).points_part)
     tree = gicp.KdTree(target, num_threads=2)
     gicp.estimate_normals_covariances(target, tree, num_neighbors=20, num_threads=2)
@@ -202,7 +204,7 @@ def main() -> None:
             "small_gicp point-to-plane": by_small_gicp(reference, spacing_m, "PLANE_ICP"),
             "small_gicp GICP": by_small_gicp(reference, spacing_m, "GICP"),
         }
-        found = {side: [] for side in sides}
+        found: dict[str, list[float]] = {side: [] for side in sides}
         seconds: dict[str, list[float]] = {side: [] for side in sides}
         for case in (drawn[0], *drawn):
             for side, solve in sides.items():

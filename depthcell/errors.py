@@ -17,6 +17,10 @@ class Reason(StrEnum):
     CELL_INVALID = "cell_invalid"
     RECIPE_INVALID = "recipe_invalid"
     ALIGNMENT_FAILED = "alignment_failed"
+    PART_MISSING = "part_missing"
+    WRONG_POSE = "wrong_pose"
+    SEVERAL_PARTS = "several_parts"
+    WRONG_PART = "wrong_part"
     TRANSPORT = "transport"
     NOT_MEASURED = "not_measured"
 

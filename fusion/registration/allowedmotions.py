@@ -49,15 +49,15 @@ class AllowedMotions:
 
     def looked_for(self, basis: Basis) -> NDArray[np.float64]:
         """Orthonormal columns (6, A) in `basis` that span what is looked for."""
-        chosen = np.isin(MOTIONS, self.names)
-        vectors, _, _ = np.linalg.svd(self._motions(basis)[:, chosen], full_matrices=False)
-        return np.asarray(vectors, dtype=np.float64)
+        chosen = np.flatnonzero(np.isin(MOTIONS, self.names))
+        return np.asarray(np.linalg.qr(self._motions(basis).take(chosen, axis=1))[0])
 
     def held_covariance(self, basis: Basis) -> NDArray[np.float64]:
         """Covariance (6, 6) in `basis` of how the fixture holds what is not looked for."""
         sigma = np.array([self.held_sigma_rad] * 3 + [self.held_sigma_m] * 3)
-        held = self._motions(basis) * np.where(np.isin(MOTIONS, self.names), 0.0, sigma)
-        return np.asarray(held @ held.T)
+        sigma[np.isin(MOTIONS, self.names)] = 0.0
+        held = self._motions(basis) * sigma
+        return np.asarray(held @ held.T, dtype=np.float64)
 
     def _motions(self, basis: Basis) -> NDArray[np.float64]:
         """The six motions of the frame as columns in `basis`.
@@ -68,4 +68,4 @@ class AllowedMotions:
         twists = np.zeros((6, 6))
         twists[:3, :3], twists[3:, 3:] = axes, axes
         twists[3:, :3] = np.cross(origin_cell, axes.T).T
-        return np.asarray(np.linalg.solve(basis.twist, twists))
+        return np.asarray(np.linalg.inv(basis.twist) @ twists)

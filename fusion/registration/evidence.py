@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.cell import Cell
+from depthcell.calib.cell import Cell, CellCamera
 from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.posefit import FACING, TUKEY
 from depthcell.fusion.reference import Reference
+from depthcell.fusion.region import Region
 from depthcell.fusion.registration.posebatch import OrientedPoints
 
 CELL_M = 2.5e-3
@@ -43,17 +44,40 @@ class Scene:
 
     Attributes:
         data: the averaged points and their normals, frame "cell".
-        eyes_cell: (C, 3) where the cameras stand.
+        cameras: that saw them.
+        sigma_m: standard deviation of a point about the part: noise, calibration, and half of what parts may differ by.
+        region: box that the cloud was cut to; None for all that was measured.
     """
 
-    def __init__(self, cloud: PartCloud, cell: Cell, form_m: float) -> None:
+    def __init__(
+        self, data: OrientedPoints, cameras: tuple[CellCamera, ...], sigma_m: float, region: Region | None
+    ) -> None:
+        self.data, self.cameras, self.sigma_m, self.region = data, cameras, sigma_m, region
+        self._tree = KDTree(data.points)
+
+    @classmethod
+    def of(cls, cloud: PartCloud, cell: Cell, form_m: float, region: Region | None = None) -> "Scene":
+        """Average a cloud; `form_m` is how far good parts may differ.
+
+        Raises:
+            DepthcellError: (`ALIGNMENT_FAILED`) the cloud is empty.
+        """
         if not len(cloud):
-            raise DepthcellError("pose search: the cloud is empty; check the region and the cameras", Reason.BAD_INPUT)
-        self.data = averaged(cloud)
-        self.eyes_cell = np.array([cell.camera(serial).T_cell_depth.translation_m for serial in cloud.serials])
-        self._tree = KDTree(self.data.points)
-        self._cameras = [cell.camera(serial) for serial in cloud.serials]
-        self._sigma_m = math.hypot(float(np.median(cloud.sigma_m)), form_m / 2)
+            raise DepthcellError(
+                "pose search: the cloud is empty; check the region and the cameras", Reason.ALIGNMENT_FAILED
+            )
+        cameras = tuple(cell.camera(serial) for serial in cloud.serials)
+        return cls(averaged(cloud), cameras, math.hypot(float(np.median(cloud.sigma_m)), form_m / 2), region)
+
+    def part(self, chosen: NDArray[np.bool_]) -> "Scene":
+        """Some of the averaged points, by a mask (N,)."""
+        data = OrientedPoints(self.data.points[chosen], self.data.normals[chosen])
+        return Scene(data, self.cameras, self.sigma_m, self.region)
+
+    @property
+    def eyes_cell(self) -> NDArray[np.float64]:
+        """(C, 3) where the cameras stand."""
+        return np.array([camera.T_cell_depth.translation_m for camera in self.cameras])
 
     @property
     def worst_cost(self) -> float:
@@ -67,11 +91,8 @@ class Scene:
         surface does; so does each sample that a camera must see and nobody measured. A point stands for `CELL_M²` of
         surface and so does a sample, so that excess and lack weigh alike.
         """
-        distance_m, gradient = reference.signed_distance_and_gradient(pose.inverse() @ self.data.points)
-        gradient /= np.maximum(np.linalg.norm(gradient, axis=1), 0.1)[:, None]
-        facing = np.einsum("ij,ij->i", pose.rotate(gradient), self.data.normals)
-        scaled = np.where(facing > FACING, np.abs(distance_m) / self._sigma_m, np.inf)
-        due = self._due(pose, reference, samples)
+        scaled = self.scaled(pose, reference)
+        due = self.due(pose, reference, samples)
         reach_m = COVERED * CELL_M
         away_m, _ = self._tree.query(pose @ samples.points[due], distance_upper_bound=reach_m)
         lacking = int(np.isinf(away_m).sum())
@@ -79,17 +100,25 @@ class Scene:
         covered = 1 - lacking / len(due) if len(due) else 0.0
         return Evidence(float(np.mean(scaled < TUKEY)), covered, cost)
 
-    def _due(self, pose: RigidTransform, reference: Reference, samples: OrientedPoints) -> NDArray[np.intp]:
-        """Samples that some camera must see: steep enough, in its image, not hidden by the part itself."""
+    def scaled(self, pose: RigidTransform, reference: Reference) -> NDArray[np.float64]:
+        """(N,) distance of the averaged points from the reference over `sigma_m`; infinite if they face elsewhere."""
+        distance_m, gradient = reference.signed_distance_and_gradient(pose.inverse() @ self.data.points)
+        gradient /= np.maximum(np.linalg.norm(gradient, axis=1), 0.1)[:, None]
+        facing = np.einsum("ij,ij->i", pose.rotate(gradient), self.data.normals)
+        return np.where(facing > FACING, np.abs(distance_m) / self.sigma_m, np.inf)
+
+    def due(self, pose: RigidTransform, reference: Reference, samples: OrientedPoints) -> NDArray[np.intp]:
+        """Samples that some camera must see: in the region, steep, in its image, not hidden by the part itself."""
         seen = np.zeros(len(samples), np.bool_)
         points_cell, normals_cell = pose @ samples.points, pose.rotate(samples.normals)
-        for camera, eye_cell in zip(self._cameras, self.eyes_cell, strict=True):
+        asked_for = np.ones(len(samples), np.bool_) if self.region is None else self.region.contains(points_cell)
+        for camera, eye_cell in zip(self.cameras, self.eyes_cell, strict=True):
             ray = eye_cell - points_cell
             steep = np.einsum("ij,ij->i", ray, normals_cell) > STEEP * np.linalg.norm(ray, axis=1)
             pixels = camera.depth.project(camera.T_cell_depth.inverse() @ points_cell)
             size = np.array([camera.depth.width_px, camera.depth.height_px])
             inside = ((pixels > 0) & (pixels < size - 1)).all(axis=1)
-            asked = np.flatnonzero(steep & inside & ~seen)
+            asked = np.flatnonzero(asked_for & steep & inside & ~seen)
             eye_part = pose.inverse() @ eye_cell
             seen[asked] = reference.visible(samples.points[asked], samples.normals[asked], eye_part)
         return np.flatnonzero(seen)

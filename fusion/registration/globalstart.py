@@ -14,6 +14,7 @@ from depthcell.calib.cell import Cell
 from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.reference import Reference
+from depthcell.fusion.region import Region
 from depthcell.fusion.registration.evidence import CELL_M, Evidence, Scene
 from depthcell.fusion.registration.posebatch import (
     OrientedPoints,
@@ -96,14 +97,29 @@ class PoseSearch:
         self._size_m = float(np.linalg.norm(upper - lower))
         self._rough = reference.field.thinned(4)
 
-    def find(self, cloud: PartCloud, cell: Cell) -> FoundPose:
+    @property
+    def samples(self) -> OrientedPoints:
+        """The part's surface, a point for each `CELL_M²`, frame "part"."""
+        return self._samples
+
+    @property
+    def settings(self) -> SearchSettings:
+        """How far to look, and what to refuse."""
+        return self._settings
+
+    def find(self, cloud: PartCloud, cell: Cell, region: Region | None = None) -> FoundPose:
         """The pose of the part in a cloud that shows it, and little else.
+
+        Args:
+            cloud: of the part.
+            cell: of its cameras.
+            region: box that the cloud was cut to.
 
         Raises:
             DepthcellError: (`ALIGNMENT_FAILED`) nothing explains the cloud, or several poses do that are not the same
                 by the part's own symmetry.
         """
-        settings, scene = self._settings, Scene(cloud, cell, self._settings.form_m)
+        settings, scene = self._settings, Scene.of(cloud, cell, self._settings.form_m, region)
         ranked = self.ranked(scene)
         pose, best = ranked[0]
         if best.explained < settings.min_explained or best.covered < settings.min_covered:
