@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from depthcell.acquisition.intrinsics import Intrinsics
 from depthcell.acquisition.transform import FloatArray, RigidTransform
 from depthcell.errors import DepthcellError
-from depthcell.fusion.tsdf_blocks import BLOCK_VOXELS, CAMERA_COLUMNS, LIMIT_BYTES, SHARED_COLUMNS, BlockPool, VoxelBox
+from depthcell.fusion.tsdf_blocks import (
+    BLOCK,
+    BLOCK_VOXELS,
+    CAMERA_COLUMNS,
+    LIMIT_BYTES,
+    SHARED_COLUMNS,
+    BlockPool,
+    VoxelBox,
+)
 
 MEAN, SCATTER, NOISE, LASTING, MOTION, MOTION_NOW = range(6)
 NORMAL = slice(6, 9)
@@ -118,10 +126,10 @@ class Tsdf:
         self.frames += 1
         normals = sight.planes[:, :3]
         reach = np.float32(self.truncation_m) * normals
-        blocks = self.pool.touched(np.concatenate((points_part, points_part + reach, points_part - reach)))
-        if not len(blocks):
+        self.pool.slots(self.pool.touched(np.concatenate((points_part, points_part + reach, points_part - reach))))
+        slots = self._in_sight(sight)
+        if not len(slots):
             return 0
-        slots = self.pool.slots(blocks)
         centres = self.pool.centres(slots).reshape(-1, 3)
         voxel, plane = _seen(centres, sight)
         rows = slots[voxel // BLOCK_VOXELS].astype(np.intp) * BLOCK_VOXELS + voxel % BLOCK_VOXELS
@@ -130,6 +138,17 @@ class Tsdf:
         self.pool.free[rows[distance_m > self.truncation_m]] += 1
         near = np.flatnonzero(np.abs(distance_m) <= self.truncation_m)
         return self._absorb(rows[near], planes.take(near, axis=0), distance_m[near], sight.camera)
+
+    def _in_sight(self, sight: Sight) -> NDArray[np.int32]:
+        """Blocks handed out that the image may show, those behind the surface and those that are seen through alike."""
+        points_cam = sight.T_cam_part @ self.pool.block_centres()
+        radius_m = np.float32(BLOCK * self.box.voxel_m * 0.87)
+        column, line = _pixels(points_cam, sight.intrinsics)
+        depth_m = np.maximum(points_cam[:, 2] - radius_m, np.float32(1e-6))
+        reach_px = np.float32(max(sight.intrinsics.fx_px, sight.intrinsics.fy_px)) * radius_m / depth_m + 1
+        height_px, width_px = sight.row.shape
+        shown = (points_cam[:, 2] > -radius_m) & (column > -reach_px) & (column < width_px + reach_px)
+        return np.flatnonzero(shown & (line > -reach_px) & (line < height_px + reach_px)).astype(np.int32)
 
     def _absorb(
         self, rows: NDArray[np.intp], planes: NDArray[np.float32], distance_m: NDArray[np.float32], camera: int

@@ -79,8 +79,8 @@ class VoxelBox:
 
 
 def block_bytes(cameras: int) -> int:
-    """Bytes that one block takes: its voxels, and its entry in the table."""
-    return BLOCK_VOXELS * (4 * (SHARED_COLUMNS + CAMERA_COLUMNS * cameras) + COUNTER_BYTES)
+    """Bytes that one block takes: its voxels, and its place in the box."""
+    return BLOCK_VOXELS * (4 * (SHARED_COLUMNS + CAMERA_COLUMNS * cameras) + COUNTER_BYTES) + 4
 
 
 def volume_bytes(box: VoxelBox, cameras: int, limit_bytes: int = LIMIT_BYTES) -> int:
@@ -141,7 +141,7 @@ class BlockPool:
     @property
     def bytes_used(self) -> int:
         """Bytes of the blocks handed out, and of the table."""
-        return self._slot_of.nbytes + self.used * (block_bytes(self._cameras) + 4)
+        return self._slot_of.nbytes + self.used * block_bytes(self._cameras)
 
     @property
     def _cameras(self) -> int:
@@ -179,6 +179,11 @@ class BlockPool:
         self.used += len(new)
         return self._slot_of[blocks]
 
+    def block_centres(self) -> NDArray[np.float32]:
+        """Centres of all blocks handed out, (B, 3) metres."""
+        corners = self.corners(np.arange(self.used, dtype=np.int32))
+        return (self.box.lower_m + (corners + 0.5) * BLOCK * self.box.voxel_m).astype(np.float32)
+
     def centres(self, slots: NDArray[np.int32]) -> NDArray[np.float32]:
         """Centres of all voxels of some blocks, (B, 512, 3) metres, x slowest and z fastest within a block."""
         corner = self.corners(slots) * BLOCK + 0.5
@@ -207,7 +212,7 @@ def _table_bytes(box: VoxelBox) -> int:
 
 
 def _capacity(box: VoxelBox, cameras: int, limit_bytes: int) -> int:
-    return max(0, min(box.blocks, (limit_bytes - _table_bytes(box)) // (block_bytes(cameras) + 4)))
+    return max(0, min(box.blocks, (limit_bytes - _table_bytes(box)) // block_bytes(cameras)))
 
 
 def _face_blocks(box: VoxelBox) -> int:
