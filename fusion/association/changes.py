@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from depthcell.acquisition.transform import FloatArray
+from depthcell.acquisition.transform import FloatArray, RigidTransform
 from depthcell.errors import DepthcellError
 from depthcell.fusion.association.elements import Circle, Cylinder, Element, Line, Plane, Sphere, across
 
@@ -62,6 +62,29 @@ def change(element: Element, reference: Element) -> NDArray[np.float64]:
         case _:
             kinds = f"{type(element).__name__} and {type(reference).__name__}"
             raise DepthcellError(f"change: {kinds} are no two of a kind")
+
+
+def carried(element: E, T_target_source: RigidTransform) -> E:
+    """The element given in `source`, in `target`."""
+    match element:
+        case Plane(point, normal):
+            there: Element = Plane(*_carried(point, normal, T_target_source))
+        case Line(point, direction):
+            there = Line(*_carried(point, direction, T_target_source))
+        case Circle(centre, axis, radius_m):
+            there = Circle(*_carried(centre, axis, T_target_source), radius_m)
+        case Cylinder(point, axis, radius_m):
+            there = Cylinder(*_carried(point, axis, T_target_source), radius_m)
+        case Sphere(centre, radius_m):
+            there = Sphere(_carried(centre, centre, T_target_source)[0], radius_m)
+    return cast(E, there)
+
+
+def _carried(
+    place: NDArray[np.float64], direction: NDArray[np.float64], transform: RigidTransform
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    turned = transform.rotation
+    return np.asarray(turned @ place + transform.translation_m), np.asarray(turned @ direction)
 
 
 def _axis_change(line: Line, reference: Line) -> NDArray[np.float64]:
