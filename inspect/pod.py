@@ -43,7 +43,8 @@ Floats = NDArray[np.float64]
 CONFIDENCE = 0.95
 DROP = NormalDist().inv_cdf(CONFIDENCE) ** 2 / 2
 ROUNDS, LONGEST_STEP = 200, 4.0
-RAYS_2D, RAYS_3D = 720, 2500
+RAYS_2D, RAYS_3D = 720, 1500
+HALVINGS = 22
 
 
 class Link(StrEnum):
@@ -238,10 +239,11 @@ def _fitted_response(size: Floats, level: Floats, measured: NDArray[np.bool_], s
 def _response_likelihood(lines: Floats, design: Floats, y: Floats, measured: NDArray[np.bool_]) -> Floats:
     """(M,) log-likelihood of lines (M, K + 1): K coefficients over sigma, and 1 / sigma; -inf where that is none."""
     inverse = lines[:, -1:]
-    z = inverse * y - lines[:, :-1] @ design.T
-    free = 1 - 2 / measured.sum()
-    seen = free * np.log(np.maximum(inverse, 1e-300)) - z**2 / 2 - np.log(2 * np.pi) / 2
-    value: Floats = np.where(measured, seen, log_ndtr(z)).sum(axis=1)
+    free = measured.sum() - 2
+    seen = inverse * y[measured] - lines[:, :-1] @ design[measured].T
+    hidden = inverse * y[~measured] - lines[:, :-1] @ design[~measured].T
+    value: Floats = free * np.log(np.maximum(inverse[:, 0], 1e-300)) - (seen**2).sum(axis=1) / 2
+    value += log_ndtr(hidden).sum(axis=1) - measured.sum() * np.log(2 * np.pi) / 2
     return np.where(inverse[:, 0] > 0, value, -np.inf)
 
 
@@ -303,7 +305,7 @@ def _border(
             break
         inside[still] = outside[still]
         outside[still] *= 2
-    for _ in range(40):
+    for _ in range(HALVINGS):
         middle = (inside + outside) / 2
         still = log_likelihood(best + middle[:, None] * rays) > floor
         inside, outside = np.where(still, middle, inside), np.where(still, outside, middle)
