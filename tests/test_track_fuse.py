@@ -15,7 +15,7 @@ from depthcell.acquisition.sdk import open3d
 from depthcell.acquisition.simulator.partmesh import PartMesh
 from depthcell.acquisition.simulator.scene import Scene
 from depthcell.acquisition.simulator.stereo import correlated_noise
-from depthcell.acquisition.transform import RigidTransform
+from depthcell.acquisition.transform import FloatArray, RigidTransform
 from depthcell.calib.cell import Cell, CellCamera
 from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.track import Track, TrackUncertainty
@@ -50,10 +50,9 @@ def mesh() -> PartMesh:
 def depth_of(camera: CellCamera, T_cell_part: RigidTransform, rng: np.random.Generator) -> NDArray[np.float32]:
     view = Scene(mesh(), T_cell_part).view(camera.T_cell_depth, camera.depth)
     shape = view.depth_m.shape
-    noise_px = NOISE.fixed_px * correlated_noise(shape, 3.0, rng) + NOISE.temporal_px * correlated_noise(
-        shape, 3.0, rng
-    )
-    return (camera.focal_baseline_m / (camera.disparity_px(view.depth_m) + noise_px), np.float32)
+    noise_px = np.hypot(NOISE.fixed_px, NOISE.temporal_px) * correlated_noise(shape, 3.0, rng)
+    depth_m = camera.focal_baseline_m / (camera.disparity_px(view.depth_m) + noise_px)
+    return np.asarray(depth_m, dtype=np.float32)
 
 
 def frame_of(camera: CellCamera, depth_m: NDArray[np.float32], number: int) -> CameraFrame:
@@ -90,7 +89,7 @@ def run() -> Run:
     return Run(cell, track_of(poses), sets_of(cell, poses))
 
 
-def from_truth(points_part: NDArray[np.float64]) -> NDArray[np.float64]:
+def from_truth(points_part: FloatArray) -> NDArray[np.float64]:
     o3d = open3d()
     scene = o3d.t.geometry.RaycastingScene()
     scene.add_triangles(mesh().vertices_m.astype(np.float32), mesh().triangles.astype(np.uint32))
