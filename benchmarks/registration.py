@@ -3,7 +3,9 @@
 Parts of the simulator under three D405, each lying off its nominal pose by up to the capture range; noise made in the
 disparity domain, two frames, fused as an inspection would. Every side gets the same 25,000 points and the same nominal
 pose, and may prepare the reference beforehand: ours its distance field, the peers points of the surface with normals
-and their search tree. Error is the mean displacement of the reference's surface points between found and true pose.
+and their search tree. Error is the mean displacement of the reference's surface points between found and true pose;
+beside it stands the mean displacement along their normals, which is all that a deviation feels: of the weld no camera
+sees the ends, ours says that it may slide along x and leaves it at nominal there, the others guess by its ripples.
 small_gicp comes from PyPI (`pip install small-gicp==1.0.1`); without it its rows are left out.
 Goal: at most 20 ms, ahead of both, at an error of at most 0.12 mm and no larger than theirs.
 """
@@ -39,7 +41,7 @@ from depthcell.fusion.region import Region
 PARTS = ("bracket", "flange", "sheet", "weld")
 POSES, SEED, POINTS = 12, 1, 25_000
 SHIFT_M, TURN_RAD = 0.003, np.radians(3.0)
-FRAMES, LIFT_M = 2, 0.030
+FRAMES, LIFT_M, SPACING_M = 2, 0.030, 1e-3
 NOISE = StereoNoise()
 
 
@@ -92,10 +94,12 @@ def _frame(camera: StationCamera, counts: np.ndarray) -> CameraFrame:
     return CameraFrame(camera.serial, model.name, depth, None)
 
 
-def displacement_m(reference: Reference, found: RigidTransform, truth: RigidTransform) -> float:
-    """Mean displacement of the surface between two poses."""
-    points = reference.surface_samples(2e-3).points_part
-    return float(np.linalg.norm(found @ points - truth @ points, axis=1).mean())
+def displacements_m(reference: Reference, found: RigidTransform, truth: RigidTransform) -> tuple[float, float]:
+    """Mean displacement of the surface between two poses, and the same along its normals."""
+    samples = reference.surface_samples(2e-3)
+    away = truth.inverse() @ (found @ samples.points_part) - samples.points_part
+    along = np.abs(np.einsum("ij,ij->i", away, samples.normals_part))
+    return float(np.linalg.norm(away, axis=1).mean()), float(along.mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,47 +194,58 @@ def by_small_gicp(reference: Reference, spacing_m: float, kind: str) -> Solver |
     return solve
 
 
+def timed(solve: Solver, case: Case) -> tuple[float, RigidTransform]:
+    """Seconds, and the pose; a refusal counts as no better than the start."""
+    start = time.perf_counter()
+    try:
+        pose = solve(case)
+    except DepthcellError:
+        pose = case.nominal
+    return time.perf_counter() - start, pose
+
+
+def told(errors_m: np.ndarray) -> list[float]:
+    """Median and largest of errors (N, 2), in mm: of the displacement, then of that along the normals."""
+    both = (np.median(errors_m, axis=0), errors_m.max(axis=0))
+    return [round(float(value) * 1e3, 4) for column in np.transpose(both) for value in column]
+
+
 def main() -> None:
     """Every side on every case, one after the other, so that the machine's load falls on all alike."""
-    report, spacing_m = Report("registration"), 1e-3
+    report = Report("registration")
     for name in PARTS:
         mesh = load_part(name).mesh
         reference = Reference(mesh.vertices_m, mesh.triangles)
         drawn = cases(name, reference, POSES, SEED)
-        sides: dict[str, Solver | None] = {
+        asked: dict[str, Solver | None] = {
             "ours, as called (5000 points)": ours(reference, 5000),
             "ours, all points": ours(reference, POINTS),
-            "open3d point-to-plane": by_open3d(reference, spacing_m),
-            "small_gicp point-to-plane": by_small_gicp(reference, spacing_m, "PLANE_ICP"),
-            "small_gicp GICP": by_small_gicp(reference, spacing_m, "GICP"),
+            "open3d point-to-plane": by_open3d(reference, SPACING_M),
+            "small_gicp point-to-plane": by_small_gicp(reference, SPACING_M, "PLANE_ICP"),
+            "small_gicp GICP": by_small_gicp(reference, SPACING_M, "GICP"),
         }
-        found: dict[str, list[float]] = {side: [] for side in sides}
-        seconds: dict[str, list[float]] = {side: [] for side in sides}
-        for case in (drawn[0], *drawn):
-            for side, solve in sides.items():
-                if solve is None:
-                    continue
-                start = time.perf_counter()
-                try:
-                    pose = solve(case)
-                except DepthcellError:
-                    pose = case.nominal  # a refusal counts as no better than the start
-                seconds[side].append(time.perf_counter() - start)
-                found[side].append(displacement_m(reference, pose, case.truth) * 1e3)
-        errors = {side: np.array(values[1:]) for side, values in found.items() if values}
-        timings = {side: timing_of(values[1:]) for side, values in seconds.items() if values}
+        sides = {side: solve for side, solve in asked.items() if solve is not None}
+        for solve in sides.values():
+            solve(drawn[0])  # warms up, not counted
+        runs = [{side: timed(solve, case) for side, solve in sides.items()} for case in drawn]
+        timings = {side: timing_of([run[side][0] for run in runs]) for side in sides}
+        errors = {
+            side: np.array(
+                [displacements_m(reference, run[side][1], case.truth) for run, case in zip(runs, drawn, strict=True)]
+            )
+            for side in sides
+        }
+        off_m = np.array([displacements_m(reference, case.nominal, case.truth) for case in drawn])
         for us in list(sides)[:2]:
-            for peer in list(errors)[2:]:
+            for peer in list(sides)[2:]:
                 report.add(
-                    f"{name}: {us}, {len(drawn)} poses, {len(drawn[0].cloud)} points",
+                    f"{name}: {us}, {len(drawn)} poses, seed {SEED}, {len(drawn[0].cloud)} points",
                     timings[us],
                     Goal(ratio=1.0, seconds=0.020),
                     Peer(peer, timings[peer]),
-                    our_error_mm_median_and_max=[round(float(f(errors[us])), 4) for f in (np.median, np.max)],
-                    peer_error_mm_median_and_max=[round(float(f(errors[peer])), 4) for f in (np.median, np.max)],
-                    start_off_mm_median=round(
-                        float(np.median([displacement_m(reference, c.nominal, c.truth) for c in drawn])) * 1e3, 2
-                    ),
+                    our_error_mm_median_max_and_along_normals=told(errors[us]),
+                    peer_error_mm_median_max_and_along_normals=told(errors[peer]),
+                    start_off_mm_median_max_and_along_normals=told(off_m),
                 )
     report.write()
 
