@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from depthcell.acquisition.transform import FloatArray
 from depthcell.errors import DepthcellError, Reason
-from depthcell.fusion.association.elements import Associated, Circle, Cylinder, Element, Plane, Sphere
+from depthcell.fusion.association.elements import Associated, Circle, Cylinder, Element, Line, Plane, Sphere
 from depthcell.fusion.association.leastsquares import (
     LEAST_SQUARES,
     fit_circle,
@@ -87,6 +87,16 @@ def nominal_surface(feature: FeatureSection) -> tuple[Surface, float]:
             return Cylinder(metres(feature.position_mm), axis, radius_m), _side(feature)
         case SphereFeature():
             return Sphere(metres(feature.position_mm), feature.diameter_mm / 2e3), _side(feature)
+
+
+def nominal_element(feature: FeatureSection) -> Element:
+    """The nominal element of a feature's own kind, frame "part", metres."""
+    surface, _ = nominal_surface(feature)
+    if isinstance(feature, LineFeature):
+        return Line(metres(feature.position_mm), unit_vector(feature.direction))
+    if isinstance(feature, CircleFeature) and isinstance(surface, Cylinder):
+        return Circle(surface.point, surface.axis, surface.radius_m)
+    return surface
 
 
 def _side(feature: CylinderFeature | CircleFeature | SphereFeature) -> float:

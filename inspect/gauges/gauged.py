@@ -1,7 +1,6 @@
 """What a gauge says of one part in people's units: value, interval, limits, decision; or the reason for none."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from depthcell.errors import DepthcellError
@@ -11,14 +10,8 @@ from depthcell.inspect.decision import COVERAGE_FACTOR, decide
 from depthcell.inspect.gauges.extraction import Features
 from depthcell.inspect.gauges.gauging import measure_gauge
 from depthcell.inspect.gauges.reading import PEOPLES_FACTOR, PEOPLES_UNIT, Drawn, Quantity, Reading
-from depthcell.inspect.gaugesections import (
-    AngleGauge,
-    DatumSection,
-    DistanceGauge,
-    FeatureSection,
-    GaugeSection,
-    VolumeGauge,
-)
+from depthcell.inspect.gaugesections import AngleGauge, DistanceGauge, GaugeSection, VolumeGauge
+from depthcell.inspect.recipe import Recipe
 from depthcell.inspect.verdict import Decision, Measurement
 
 
@@ -100,15 +93,18 @@ class GaugeResult:
         )
 
 
-def gauge_all(
-    features: Sequence[FeatureSection], datums: Sequence[DatumSection], gauges: Sequence[GaugeSection], scan: Scan
-) -> tuple[GaugeResult, ...]:
-    """All gauges of a recipe on one part, in its order: `gauge_all(recipe.feature, recipe.datum, recipe.gauge, scan)`.
+def gauge_all(recipe: Recipe, scan: Scan) -> tuple[GaugeResult, ...]:
+    """All gauges of a recipe on one part, in its order.
 
     A gauge that cannot be measured is CANNOT-TELL with the reason and without a value; the others go on.
     """
-    found = Features(scan, features, datums)
-    return tuple(_gauged(section, scan, found) for section in gauges)
+    features = Features(scan, recipe.feature, recipe.datum)
+    return tuple(_gauged(section, scan, features) for section in recipe.gauge)
+
+
+def not_gauged(recipe: Recipe, why: str) -> tuple[GaugeResult, ...]:
+    """All gauges of a recipe on a part that could not be looked at: CANNOT-TELL, each with the same reason."""
+    return tuple(_not_gauged(section, why) for section in recipe.gauge)
 
 
 def _gauged(section: GaugeSection, scan: Scan, features: Features) -> GaugeResult:
@@ -161,7 +157,7 @@ def _not_gauged(section: GaugeSection, why: str) -> GaugeResult:
         note="",
         drawn=(),
         points_used=0,
-        reason=f"{section.name} was not measured: {why.removeprefix(section.name + ': ')}",
+        reason=f"not measured: {why.removeprefix(section.name + ': ')}",
         floor=_floor(section),
     )
 
@@ -200,7 +196,7 @@ def _floor(section: GaugeSection) -> float | None:
 
 def _reason(section: GaugeSection, value: float, u: float, decision: Decision) -> str:
     unit, (lower, upper) = _unit(section), limits_of(section)
-    said = f"{section.name}: {value:.3f} ± {COVERAGE_FACTOR * u:.3f} {unit}"
+    said = f"{value:.3f} ± {COVERAGE_FACTOR * u:.3f} {unit}"
     if lower is None and upper is None:
         return f"{said}; the recipe states no limit for it"
     if lower is None:

@@ -1,8 +1,7 @@
 """Where features lie in a datum system (ISO 5459), and true position (ISO 1101:2017, 17.14; ISO 5458).
 
 The datums are the least-squares elements of their features. The part is turned and shifted until they lie where the
-recipe has them, one after the other: the first holds what it can, each further one only what those before have left
-free, its direction before its place. What no datum holds stays as the part's alignment left it.
+recipe has them, in order of precedence (`fusion.datums`). What no datum holds stays as the part's alignment left it.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,174 +11,119 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.errors import DepthcellError, Reason
+from depthcell.fusion.association.changes import carried
 from depthcell.fusion.association.elements import Circle, Cylinder, Element, Line, Plane, Sphere, across
+from depthcell.fusion.datums.datum import Datum
+from depthcell.fusion.datums.datumframe import DatumFrame, datum_frame
 from depthcell.fusion.influence import Influence
 from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.construction import counted, direction, kind_of, middle, place_along
-from depthcell.inspect.gauges.extraction import Features, Found, nominal_surface
+from depthcell.inspect.gauges.extraction import Features, Found, nominal_element, nominal_surface
 from depthcell.inspect.gauges.formnoise import ZoneCriterion
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading, not_measured
-from depthcell.inspect.gauges.response import answered, carried, pose_slope
-from depthcell.inspect.gauges.zone import farthest
+from depthcell.inspect.gauges.response import answered
 from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading
-from depthcell.inspect.gaugesections import LineFeature, PositionGauge
+from depthcell.inspect.gaugesections import PositionGauge
 
-LEVER_M = 0.05
-"""A turn counts as the shift it makes at this distance, so that turns and shifts are told apart by one threshold."""
-HOLDS = 0.05
-"""A datum holds a motion when a unit of it moves the datum by more than this share."""
-STILL = 1e-13
-MOST_STEPS = 30
+NOTHING = np.zeros(0, np.intp)
+STEP = 1e-6
+"""Of twists, rad or m, for central differences."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DatumSystem:
-    """Datums in order of precedence, as found, with their nominal elements.
+class Held:
+    """How the part is held while something is measured on it: by datums, or as its alignment left it.
 
     Attributes:
-        labels: of the recipe.
-        found: their features.
-        nominal: where those belong, frame "part".
+        T_datum_part: carries what was measured, frame "part", to where the drawing has it.
+        frame: of the datums; None without.
+        datums: their features.
+        words: the same for people.
     """
 
-    labels: tuple[str, ...]
-    found: tuple[Found, ...]
-    nominal: tuple[Element, ...]
+    T_datum_part: RigidTransform
+    frame: DatumFrame | None
+    datums: tuple[Found, ...]
+    words: str
 
     @classmethod
-    def of(cls, labels: Sequence[str], features: Features) -> "DatumSystem":
-        """Look the datums up.
+    def by(cls, labels: Sequence[str], features: Features) -> "Held":
+        """Look the datums up and lay the frame through them.
 
         Raises:
-            DepthcellError: (`NOT_MEASURED`) one is not there, or is of a kind that holds nothing.
+            DepthcellError: (`NOT_MEASURED`) a datum is not there, rests on too few points, holds nothing that was free,
+                or is of a kind that has no place; (`ALIGNMENT_FAILED`) the part lies far off nominal.
         """
-        found = tuple(features.datum(label) for label in labels)
-        for label, one in zip(labels, found, strict=True):
-            if isinstance(one.section, LineFeature):
-                raise not_measured(
-                    f"datum '{label}'", f"feature '{one.name}' is a line on a face; name a face or a cylinder"
-                )
-        return cls(tuple(labels), found, tuple(nominal_surface(one.section)[0] for one in found))
-
-    def placement(self, elements: Sequence[Element]) -> RigidTransform:
-        """The motion of the part that puts these elements of the datums where they belong.
-
-        Newton steps; in each, the datums' equations are solved in order, every one in what those before left free.
-
-        Raises:
-            DepthcellError: (`NOT_MEASURED`) they cannot be brought there.
-        """
-        T_part_part = RigidTransform.identity("part", "part")
-        for _ in range(MOST_STEPS if elements else 0):
-            step, _ = self._step([carried(element, T_part_part) for element in elements])
-            T_part_part = RigidTransform.identity("part", "part").perturbed(step) @ T_part_part
-            if np.abs(step).max() < STILL:
-                break
-        else:
-            if elements:
-                raise DepthcellError(f"datums {', '.join(self.labels)}: they do not settle", Reason.NOT_MEASURED)
-        return T_part_part
+        if not labels:
+            return cls(RigidTransform.identity("datum", "part"), None, (), "in the part's frame")
+        found = [features.datum(label) for label in labels]
+        frame = datum_frame([[_datum(label, one, features)] for label, one in zip(labels, found, strict=True)])
+        free = f", free: {'; '.join(frame.free_directions)}, as aligned" if frame.free_directions else ""
+        return cls(frame.T_datum_part, frame, tuple(found), f"datums {', '.join(labels)}{free}")
 
     @property
-    def held(self) -> int:
-        """How many of the part's six motions the datums hold."""
-        return self._step([one.element for one in self.found])[1] if self.found else 0
+    def drawn(self) -> tuple[Drawn, ...]:
+        """The datums' features."""
+        return tuple(one.drawn for one in self.datums)
 
-    @property
-    def words(self) -> str:
-        """How the part is held."""
-        if not self.found:
-            return "in the part's frame"
-        rest = "" if self.held == 6 else f", {6 - self.held} motions left to the alignment"
-        return f"datums {', '.join(self.labels)}{rest}"
+    def influence(self, by_twist: NDArray[np.float64], scan: Scan) -> Influence:
+        """By the datums and the part's pose, of a scalar that changes by `by_twist` (6,) per twist of `T_datum_part`.
 
-    def _step(self, elements: Sequence[Element]) -> tuple[NDArray[np.float64], int]:
-        """(6,) twist towards where the elements belong, and how many motions they hold."""
-        scaled, free = np.zeros(6), np.eye(6)
-        levers = np.array([1 / LEVER_M] * 3 + [1.0] * 3)
-        for element, nominal in zip(elements, self.nominal, strict=True):
-            for rows, missing in _equations(element, nominal):
-                pulls = rows * levers @ free
-                u, size, vt = np.linalg.svd(pulls)
-                rank = int((size > HOLDS).sum())
-                wanted = -(missing + rows * levers @ scaled)
-                scaled = scaled + free @ (vt[:rank].T @ ((u.T @ wanted)[:rank] / size[:rank]))
-                free = free @ vt[rank:].T
-        return scaled * levers, 6 - free.shape[1]
+        A twist xi of `T_cell_part` moves points that stay in the cell by `-Ad(T_part_cell) xi` in the frame "part";
+        what of that the datums take back is left out.
+        """
+        T_datum_cell = self.T_datum_part @ scan.T_cell_part.inverse()
+        left = np.eye(6) if self.frame is None else self.frame.remaining
+        pose = Influence(NOTHING, np.zeros(0), -by_twist @ left @ adjoint(T_datum_cell))
+        return pose if self.frame is None else pose + self.frame.influence(by_twist)
 
 
-def _equations(element: Element, nominal: Element) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """What a twist (6,) does to an element's direction and place, (M, 6) each, and what is missing of them, (M,).
-
-    Directions are counted as shifts at `LEVER_M`.
-    """
-    found: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
-    sides = np.eye(3)
-    if not isinstance(element, Sphere):
-        along, nominal_along = direction(element), direction(nominal)
-        along = along if along @ nominal_along >= 0 else -along
-        sides = np.array(across(nominal_along))
-        if not isinstance(element, Circle):
-            turns = np.cross(along, sides)
-            found.append((LEVER_M * np.hstack((turns, np.zeros_like(turns))), LEVER_M * (sides @ along)))
-        if isinstance(element, Plane):
-            sides = nominal_along[None]
-    place = middle(element) if isinstance(element, Plane) else place_along(element, nominal, np.zeros(3))
-    rows = np.hstack((np.cross(place, sides), sides))
-    found.append((rows, sides @ (place - middle(nominal))))
-    return found
+def _datum(label: str, found: Found, features: Features) -> Datum:
+    if isinstance(found.element, Line):
+        raise not_measured(f"datum '{label}'", f"feature '{found.name}' is a line on a face; name a face or a cylinder")
+    points_part, normals_part = features.scan.points_part[found.points], features.scan.normals_part[found.points]
+    nominal = nominal_element(found.section)
+    return Datum.of(label, nominal, found.associated, points_part, normals_part).to_cloud(found.points)
 
 
-def in_datums(
-    value: Callable[[Element], float], feature: Found, labels: Sequence[str], scan: Scan, features: Features
-) -> tuple[float, Influence, tuple[Drawn, ...], str]:
-    """A value of a feature's element once the part is held by datums, its influence, what to show, and how it was held.
+def adjoint(T_target_source: RigidTransform) -> NDArray[np.float64]:
+    """(6, 6): a twist of points in `source`, as a twist of the same points in `target`."""
+    rotation, (x, y, z) = T_target_source.rotation, T_target_source.translation_m
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return np.block([[rotation, np.zeros((3, 3))], [cross @ rotation, rotation]])
+
+
+def by_twist_of(value: Callable[[Element], float], element: Element) -> NDArray[np.float64]:
+    """(6,) change of an element's value per twist that moves it in its frame, "datum"."""
+    slope = np.zeros(6)
+    for k in range(6):
+        ends = [
+            value(carried(element, RigidTransform.identity("datum", "datum").perturbed(sign * STEP * np.eye(6)[k])))
+            for sign in (1.0, -1.0)
+        ]
+        slope[k] = (ends[0] - ends[1]) / (2 * STEP)
+    return slope
+
+
+def by_twist_of_points(
+    points_datum: NDArray[np.float64], normals: NDArray[np.float64], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(6,) change, per twist of points (K, 3), of the sum of `weight` (K,) times their lifts along normals (K, 3)."""
+    return np.asarray(weight @ np.hstack((np.cross(points_datum, normals), normals)), dtype=np.float64)
+
+
+def held_value(value: Callable[[Element], float], feature: Found, held: Held, scan: Scan) -> tuple[float, Influence]:
+    """A value of a feature's element where the part is held, and its influence.
 
     Args:
-        value: of the element in the frame "part", smooth where it is.
+        value: of the element in the frame "datum", smooth where it is.
         feature: whose element.
-        labels: datums in order; none for the part as its alignment left it.
-        scan: the part.
-        features: of the recipe.
-    """
-    system = DatumSystem.of(labels, features)
-
-    def of_all(elements: Sequence[Element]) -> float:
-        return value(carried(elements[0], system.placement(elements[1:])))
-
-    result, influence = answered(of_all, (feature, *system.found), scan, by_pose=True)
-    return result, influence, tuple(one.drawn for one in system.found), system.words
-
-
-def of_held_points(
-    points_part: NDArray[np.float64],
-    normals_part: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    system: DatumSystem,
-    scan: Scan,
-) -> Influence:
-    """Influence, by datums and pose, of a sum of weighted lifts of points along fixed normals, the part held by datums.
-
-    Args:
-        points_part: (K, 3) as the alignment has them.
-        normals_part: (K, 3) in the frame of the drawing.
-        weight: (K,), mostly zero: the points that a zone touches.
-        system: the datums.
+        held: how.
         scan: the part.
     """
-    touched = np.flatnonzero(weight)
-    count = len(system.found)
-
-    def lift(elements: Sequence[Element]) -> float:
-        placement = system.placement(elements[:count])
-        places = np.stack([middle(element) for element in elements[count:]])
-        return float(weight[touched] @ np.einsum("ij,ij->i", placement @ places, normals_part[touched]))
-
-    balls: list[Element] = [Sphere(point, 0.0) for point in points_part[touched]]
-    _, by_datums = answered(lambda elements: lift([*elements, *balls]), system.found, scan)
-    pose = pose_slope(lift, [*(one.element for one in system.found), *balls], scan)
-    return by_datums + Influence(np.zeros(0, np.intp), np.zeros(0), pose)
+    result, own = answered(lambda elements: value(carried(elements[0], held.T_datum_part)), (feature,))
+    by_twist = by_twist_of(value, carried(feature.element, held.T_datum_part))
+    return result, own + held.influence(by_twist, scan)
 
 
 def measure_position(section: PositionGauge, scan: Scan, features: Features) -> Reading:
@@ -199,18 +143,16 @@ def measure_position(section: PositionGauge, scan: Scan, features: Features) -> 
     if isinstance(feature.element, Plane):
         return _of_plane(section, feature, scan, features)
     nominal, _ = nominal_surface(feature.section)
-    system = DatumSystem.of(section.datums, features)
-    now = carried(feature.element, system.placement([one.element for one in system.found]))
+    held = Held.by(section.datums, features)
+    now = carried(feature.element, held.T_datum_part)
     offsets = [(place, offset(now, place)) for place in _places(feature, nominal, scan)]
     place, worst = max(offsets, key=lambda pair: float(np.linalg.norm(pair[1])))
     size_m = float(np.linalg.norm(worst))
     way = worst / size_m if size_m > 0 else _sideways(nominal)
-    value, influence, drawn, held = in_datums(
-        lambda element: 2.0 * float(offset(element, place) @ way), feature, section.datums, scan, features
-    )
-    segment = Drawn("offset", np.zeros(0, np.intp), segment_part=np.stack((middle(place), middle(place) + worst)))
-    note = f"{kind_of(feature)} '{feature.name}', least squares, {held}, {counted(feature)}"
-    return Reading(value, Quantity.LENGTH, influence, (feature.drawn, *drawn, segment), note)
+    value, influence = held_value(lambda element: 2.0 * float(offset(element, place) @ way), feature, held, scan)
+    segment = Drawn("offset", NOTHING, segment_part=np.stack((middle(place), middle(place) + worst)))
+    note = f"{kind_of(feature)} '{feature.name}', least squares, {held.words}, {counted(feature)}"
+    return Reading(value, Quantity.LENGTH, influence, (feature.drawn, *held.drawn, segment), note)
 
 
 def offset(element: Element, nominal: Element) -> NDArray[np.float64]:
@@ -239,16 +181,14 @@ def _places(feature: Found, nominal: Element, scan: Scan) -> list[Element]:
 def _of_plane(section: PositionGauge, feature: Found, scan: Scan, features: Features) -> Reading:
     surface, _ = nominal_surface(feature.section)
     nominal = Plane(middle(surface), direction(surface))
-    system = DatumSystem.of(section.datums, features)
-    points = scan.points_part[feature.used]
-    placement = system.placement([one.element for one in system.found])
-    measured_along = np.asarray(placement.inverse().rotate(nominal.normal[None]), dtype=np.float64)
-    normals = np.broadcast_to(measured_along, points.shape)
-    held = np.zeros((0, len(points)))
-    zoned = Zoned(feature.used, nominal.distance(placement @ points), normals, held, ZoneCriterion.FARTHEST)
-    weight = farthest(zoned.residual_m).gradient
-    turned = np.broadcast_to(nominal.normal, points.shape)
-    others = of_held_points(points, turned, weight, system, scan)
-    shown = Drawn(feature.name, feature.used, nominal, lift_m=zoned.residual_m)
-    how = f"twice the farthest of {len(points)} points of '{feature.name}', {system.words}"
-    return zone_reading(zoned, scan, (shown, *(one.drawn for one in system.found)), how, others)
+    held = Held.by(section.datums, features)
+    points_datum = np.asarray(held.T_datum_part @ scan.points_part[feature.used], dtype=np.float64)
+    lift_m, count = nominal.distance(points_datum), len(points_datum)
+    leans = np.array(across(nominal.normal)) @ (points_datum - points_datum.mean(axis=0)).T
+    normals = np.broadcast_to(held.T_datum_part.inverse().rotation @ nominal.normal, points_datum.shape)
+    zoned = Zoned(feature.used, lift_m, normals, np.zeros((0, count)), ZoneCriterion.FARTHEST, np.asarray(leans))
+    facing = np.broadcast_to(nominal.normal, points_datum.shape)
+    others = held.influence(by_twist_of_points(points_datum, facing, zoned.width.gradient), scan)
+    shown = Drawn(feature.name, feature.used, nominal, lift_m=lift_m)
+    how = f"twice the farthest of {count} points of '{feature.name}', {held.words}"
+    return zone_reading(zoned, scan, (shown, *held.drawn), how, others)

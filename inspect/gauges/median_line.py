@@ -142,21 +142,29 @@ def _enclosing(
     turn = np.arange(DIRECTIONS) * 2 * np.pi / DIRECTIONS
     number = np.repeat(np.arange(len(apart)), DIRECTIONS)
     ways = np.tile(np.stack((np.cos(turn), np.sin(turn)), axis=1), (len(apart), 1))
+    further, weight, left, outside = _programme(apart, design, number, ways)
     for _ in range(MOST_ROUNDS):
-        rows = np.hstack((-design[number, :1] * ways, -design[number, 1:] * ways, -np.ones((len(ways), 1))))
-        bounds = -np.einsum("ij,ij->i", apart[number], ways)
-        solved = linprog([0, 0, 0, 0, 1], A_ub=rows, b_ub=bounds, bounds=(None, None), method="highs-ds")
-        further = solved.x[:4].reshape(2, 2)
-        left = apart - design @ further
-        away = np.linalg.norm(left, axis=1)
-        outside = np.flatnonzero(away > solved.x[4] + OUTSIDE)
         if len(outside) == 0:
             break
         number = np.concatenate((number, outside))
-        ways = np.concatenate((ways, left[outside] / away[outside, None]))
+        ways = np.concatenate((ways, left[outside] / np.linalg.norm(left[outside], axis=1, keepdims=True)))
+        further, weight, left, outside = _programme(apart, design, number, ways)
     pulls = np.zeros_like(apart)
-    np.add.at(pulls, number, -solved.ineqlin.marginals[:, None] * ways)
-    return float(away.max()), pulls, further
+    np.add.at(pulls, number, weight[:, None] * ways)
+    return float(np.linalg.norm(left, axis=1).max()), pulls, further
+
+
+def _programme(
+    apart: NDArray[np.float64], design: NDArray[np.float64], number: NDArray[np.intp], ways: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
+    """B, the weight of each direction, what is left of the points, and those that stand out of the radius found."""
+    rows = np.hstack((-design[number, :1] * ways, -design[number, 1:] * ways, -np.ones((len(ways), 1))))
+    bounds = -np.einsum("ij,ij->i", apart[number], ways)
+    solved = linprog([0, 0, 0, 0, 1], A_ub=rows, b_ub=bounds, bounds=(None, None), method="highs-ds")
+    further = np.asarray(solved.x[:4], dtype=np.float64).reshape(2, 2)
+    left = apart - design @ further
+    outside = np.flatnonzero(np.linalg.norm(left, axis=1) > solved.x[4] + OUTSIDE)
+    return further, -np.asarray(solved.ineqlin.marginals), left, np.asarray(outside, dtype=np.intp)
 
 
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:

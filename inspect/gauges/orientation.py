@@ -16,26 +16,24 @@ is held by a cylinder: its diameter is `L sin a`, a the angle between them; else
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.fusion.association.elements import Circle, Element, Line, Plane, Sphere, across
+from depthcell.fusion.association.minimumzone import MINIMUM_ZONE
+from depthcell.fusion.association.orientedzone import zone_between_planes
 from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.construction import counted, direction, kind_of, middle
 from depthcell.inspect.gauges.extraction import Features, Found
 from depthcell.inspect.gauges.formnoise import ZoneCriterion
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading, not_measured
 from depthcell.inspect.gauges.response import answered
-from depthcell.inspect.gauges.zone import Width, narrowest
 from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading
 from depthcell.inspect.gaugesections import AngularityGauge, ParallelismGauge, PerpendicularityGauge
 
 OrientationGauge = ParallelismGauge | PerpendicularityGauge | AngularityGauge
 
-STILL_RAD = 1e-9
-MOST_STEPS = 20
 ALONG_DATUM = 1e-9
 """Sine of an angle to the datum below which the zone has one direction only."""
 
@@ -85,85 +83,54 @@ def _check_has_direction(gauge: str, found: Found, what: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _FaceZone:
-    """The zone of a face at an angle to a datum.
-
-    Attributes:
-        normal: (3,) of its planes.
-        height_m: (K,) of the points along the normal, from their middle.
-        motions: (0 or 1, K) what a turn about the datum adds.
-        width: the narrowest, from there.
-    """
-
-    normal: NDArray[np.float64]
-    height_m: NDArray[np.float64]
-    motions: NDArray[np.float64]
-    width: Width
-
-
-def face_zone(
-    points: NDArray[np.float64],
-    normal: NDArray[np.float64],
-    datum: NDArray[np.float64],
-    wanted_rad: float,
-    *,
-    turns: bool,
-) -> _FaceZone:
-    """The narrowest zone of two planes whose normal stands at an angle to a datum's direction.
-
-    Args:
-        points: (K, 3) metres.
-        normal: (3,) of the face as it is.
-        datum: (3,) the datum's direction; either sense of it will do.
-        wanted_rad: the angle.
-        turns: whether the normal may turn about the datum, or keeps nearest to the face's own.
-    """
-    cosine, sine = math.cos(wanted_rad), math.sin(wanted_rad)
-    apart = points - points.mean(axis=0)
-    off = [abs(math.acos(np.clip(sense * float(normal @ datum), -1, 1)) - wanted_rad) for sense in (1.0, -1.0)]
-    datum = datum if off[0] <= off[1] else -datum
-    aside = normal - (normal @ datum) * datum
-    aside = aside / np.linalg.norm(aside) if np.linalg.norm(aside) > ALONG_DATUM else across(datum)[0]
-    turns = turns and abs(sine) > ALONG_DATUM
-    for _ in range(MOST_STEPS):
-        held = cosine * datum + sine * aside
-        turn = np.cross(datum, aside)
-        motions = sine * (apart @ turn)[None] if turns else np.zeros((0, len(points)))
-        height_m = apart @ held
-        width = narrowest(height_m, motions)
-        if not turns or abs(float(width.motion[0])) < STILL_RAD:
-            break
-        aside = aside + float(width.motion[0]) * turn
-        aside /= np.linalg.norm(aside)
-    return _FaceZone(held, height_m, motions, width)
-
-
 def _of_face(section: OrientationGauge, feature: Found, datum: Found, wanted_rad: float, scan: Scan) -> Reading:
-    element, used = feature.element, feature.used
-    points, held = scan.points_part[used], direction(datum.element)
-    zone = face_zone(points, direction(element), held, wanted_rad, turns=section.criterion == "minimum zone")
-    place = zone.width.gradient @ points
+    used, held = feature.used, direction(datum.element)
+    points = scan.points_part[used]
+    normal = _zone_normal(points, direction(feature.element), held, wanted_rad, section.criterion)
+    apart = points - points.mean(axis=0)
+    turning = (apart @ np.cross(held, normal))[None]
+    leans = apart @ np.array(across(normal)).T
+    if section.criterion == MINIMUM_ZONE and abs(math.sin(wanted_rad)) > ALONG_DATUM:
+        motions, kept = turning, (apart @ np.cross(normal, np.cross(held, normal)))[None]
+    else:
+        motions, kept = np.zeros((0, len(points))), leans.T
+    normals = np.broadcast_to(normal, points.shape)
+    zoned = Zoned(used, apart @ normal, normals, motions, ZoneCriterion.MINIMUM, kept)
+    place = zoned.width.gradient @ points
 
     def by_datum(elements: Sequence[Element]) -> float:
         """The zone's normal turned as the datum turns; the points on its borders stay (envelope theorem)."""
         turned = np.cross(held, direction(elements[0]))
-        return float(place @ (zone.normal + np.cross(turned, zone.normal)))
+        return float(place @ (normal + np.cross(turned, normal)))
 
-    _, of_datum = answered(by_datum, (datum,), scan)
-    zoned = Zoned(used, zone.height_m, np.broadcast_to(zone.normal, points.shape), zone.motions, ZoneCriterion.MINIMUM)
+    _, of_datum = answered(by_datum, (datum,))
     how = f"{section.criterion} over {len(used)} points of '{feature.name}', datum {section.datum} least squares"
-    middle_plane = Plane(middle(element), zone.normal)
-    drawn = (Drawn(feature.name, used, middle_plane, lift_m=zone.height_m), datum.drawn)
+    drawn = (Drawn(feature.name, used, Plane(middle(feature.element), normal), lift_m=zoned.residual_m), datum.drawn)
     return zone_reading(zoned, scan, drawn, how, others=of_datum)
+
+
+def _zone_normal(
+    points: NDArray[np.float64],
+    normal: NDArray[np.float64],
+    held: NDArray[np.float64],
+    wanted_rad: float,
+    criterion: str,
+) -> NDArray[np.float64]:
+    """(3,) normal of the zone's planes; the datum's direction taken in that sense which suits the face better."""
+    off = [abs(math.acos(np.clip(sense * float(normal @ held), -1, 1)) - wanted_rad) for sense in (1.0, -1.0)]
+    held = held if off[0] <= off[1] else -held
+    if criterion == MINIMUM_ZONE:
+        return direction(zone_between_planes(points, Plane(points.mean(axis=0), normal), held, wanted_rad).middle)
+    aside = normal - (normal @ held) * held
+    if np.linalg.norm(aside) < ALONG_DATUM:
+        aside = across(held)[0]
+    return np.asarray(math.cos(wanted_rad) * held + math.sin(wanted_rad) * aside / np.linalg.norm(aside))
 
 
 def _of_axis(section: OrientationGauge, feature: Found, datum: Found, wanted_rad: float, scan: Scan) -> Reading:
     low_m, high_m = stretch(feature, scan)
     stretch_m, along = high_m - low_m, direction(feature.element)
-    value, influence = answered(
-        _axis_value(feature.element, datum.element, wanted_rad, stretch_m), (feature, datum), scan
-    )
+    value, influence = answered(_axis_value(feature.element, datum.element, wanted_rad, stretch_m), (feature, datum))
     ends = middle(feature.element) + np.array([[low_m], [high_m]]) * along
     axis = Drawn(
         f"axis of {feature.name}", np.zeros(0, np.intp), Line(middle(feature.element), along), segment_part=ends

@@ -4,8 +4,6 @@ The zone lies on both sides of the nominal surface alike, so its width is twice 
 by its alignment, a best fit to the whole reference, or by datums.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,15 +11,15 @@ from depthcell.fusion.reference import Reference
 from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.extraction import FEWEST, Features, points_in_box, why_unseen
 from depthcell.inspect.gauges.formnoise import ZoneCriterion
-from depthcell.inspect.gauges.location import DatumSystem, of_held_points
+from depthcell.inspect.gauges.location import Held, by_twist_of_points
 from depthcell.inspect.gauges.reading import Drawn, Reading, not_measured
-from depthcell.inspect.gauges.zone import farthest
 from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading
 from depthcell.inspect.gaugesections import LineProfileGauge, SurfaceProfileGauge
 from depthcell.inspect.section import metres, unit_vector
 
 FACING = 0.5
 """Cosine between a point's normal and the reference's nearest face below which the point belongs to another face."""
+SHOWN = 0.1
 
 
 def measure_profile_surface(section: SurfaceProfileGauge, scan: Scan, features: Features) -> Reading:
@@ -32,7 +30,7 @@ def measure_profile_surface(section: SurfaceProfileGauge, scan: Scan, features: 
     """
     reference = _reference(section.name, scan)
     points = points_in_box(section.min_mm, section.max_mm, scan.points_part)
-    return _profile(section, points, (), reference, scan, features)
+    return _profile(section, points, reference, scan, features)
 
 
 def measure_profile_line(section: LineProfileGauge, scan: Scan, features: Features) -> Reading:
@@ -45,7 +43,7 @@ def measure_profile_line(section: LineProfileGauge, scan: Scan, features: Featur
     points = points_in_box(section.min_mm, section.max_mm, scan.points_part)
     off_m = (scan.points_part[points] - metres(section.point_mm)) @ unit_vector(section.normal)
     points = points[np.abs(off_m) <= section.width_mm / 2e3]
-    return _profile(section, points, unit_vector(section.normal), reference, scan, features)
+    return _profile(section, points, reference, scan, features)
 
 
 def _reference(gauge: str, scan: Scan) -> Reference:
@@ -59,31 +57,41 @@ def _reference(gauge: str, scan: Scan) -> Reference:
 def _profile(
     section: SurfaceProfileGauge | LineProfileGauge,
     points: NDArray[np.intp],
-    across_line: Sequence[float] | NDArray[np.float64],
     reference: Reference,
     scan: Scan,
     features: Features,
 ) -> Reading:
-    system = DatumSystem.of(section.datums, features)
-    placement = system.placement([one.element for one in system.found])
     if len(points) == 0:
         raise not_measured(section.name, why_unseen(section.min_mm, section.max_mm, scan))
-    lift_m, outward = reference.signed_distance_and_gradient(placement @ scan.points_part[points])
-    facing = np.einsum("ij,ij->i", outward, np.asarray(placement.rotate(scan.normals_part[points])))
+    held = Held.by(section.datums, features)
+    points_datum = np.asarray(held.T_datum_part @ scan.points_part[points], dtype=np.float64)
+    lift_m, outward = reference.signed_distance_and_gradient(points_datum)
+    facing = np.einsum("ij,ij->i", outward, np.asarray(held.T_datum_part.rotate(scan.normals_part[points])))
     kept = facing >= FACING
     if kept.sum() < FEWEST:
         why = f"{len(points)} points in its box, {int(kept.sum())} of them facing as the reference does; needs {FEWEST}"
         raise not_measured(section.name, why)
-    points, lift_m, outward = points[kept], lift_m[kept], outward[kept]
-    outward = outward / np.maximum(np.linalg.norm(outward, axis=1), 1e-9)[:, None]
-    normals = np.asarray(placement.inverse().rotate(outward), dtype=np.float64)
-    zoned = Zoned(points, lift_m, normals, np.zeros((0, len(points))), ZoneCriterion.FARTHEST)
-    others = of_held_points(scan.points_part[points], outward, farthest(lift_m).gradient, system, scan)
-    kind = "section" if len(across_line) else "surface"
-    how = f"twice the farthest of {len(points)} points of the {kind} from the reference, {_held(system)}"
-    shown = Drawn(kind, points, lift_m=lift_m)
-    return zone_reading(zoned, scan, (shown, *(one.drawn for one in system.found)), how, others)
+    points, points_datum, lift_m = points[kept], points_datum[kept], lift_m[kept]
+    outward = outward[kept] / np.maximum(np.linalg.norm(outward[kept], axis=1, keepdims=True), 1e-9)
+    normals = np.asarray(held.T_datum_part.inverse().rotate(outward), dtype=np.float64)
+    still, loose = np.zeros((0, len(points))), _motions(points_datum, outward)
+    zoned = Zoned(points, lift_m, normals, still, ZoneCriterion.FARTHEST, loose)
+    others = held.influence(by_twist_of_points(points_datum, outward, zoned.width.gradient), scan)
+    kind = "surface" if isinstance(section, SurfaceProfileGauge) else "section"
+    words = held.words if held.datums else "best fit of the whole part"
+    how = f"twice the farthest of {len(points)} points of the {kind} from the reference, {words}"
+    return zone_reading(zoned, scan, (Drawn(kind, points, lift_m=lift_m), *held.drawn), how, others)
 
 
-def _held(system: DatumSystem) -> str:
-    return system.words if system.found else "best fit of the whole part"
+def _motions(points: NDArray[np.float64], normals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(M, K) what those motions of the whole surface that show do to its points, besides lifting all alike.
+
+    Of the six motions of a rigid body those that move the points by more than `SHOWN` of the most.
+    """
+    apart = points - points.mean(axis=0)
+    reach_m = float(np.sqrt(np.square(apart).sum(axis=1).mean()))
+    rows = np.hstack((np.cross(apart, normals) / reach_m, normals)).T
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    u, size, _ = np.linalg.svd(rows @ rows.T)
+    shown = size > SHOWN**2 * max(float(size[0]), 1e-3 * len(points))
+    return np.asarray(u[:, shown].T @ rows)

@@ -1,4 +1,4 @@
-"""Values made of associated elements, and how they answer to the points and the pose.
+"""Values made of associated elements, and how they answer to the points.
 
 A value is a function of elements. Its slope in each element's local coordinates is taken by central differences at that
 very place, and carried on to the points by the element's own gain (GUM 5.1.3, note 2, allows sensitivities by
@@ -10,35 +10,30 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from depthcell.acquisition.transform import RigidTransform
 from depthcell.fusion.association.changes import moved
-from depthcell.fusion.association.elements import Circle, Cylinder, Element, Line, Plane, Sphere
+from depthcell.fusion.association.elements import Element
 from depthcell.fusion.influence import Influence, combined
 from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.extraction import Found
 
 STEP = 1e-6
-"""Of local coordinates and of pose, m or rad: differences of values below a metre are then good to nine digits."""
+"""Of local coordinates, m or rad: differences of values below a metre are then good to nine digits."""
 
 Value = Callable[[Sequence[Element]], float]
 
 
-def answered(value: Value, features: Sequence[Found], scan: Scan, *, by_pose: bool = False) -> tuple[float, Influence]:
-    """A value of the features' elements, and its influence.
+def answered(value: Value, features: Sequence[Found]) -> tuple[float, Influence]:
+    """A value of the features' elements, and its influence by their points alone.
 
     Args:
         value: takes the elements in order, in the frame "part"; smooth where it is asked.
         features: whose elements.
-        scan: the part.
-        by_pose: whether the value speaks of where things lie in the frame "part", and so depends on the pose.
     """
     elements = [feature.element for feature in features]
     parts = [
         feature.influence(_slope(value, elements, number, len(feature.associated.gain)))
         for number, feature in enumerate(features)
     ]
-    if by_pose:
-        parts.append(Influence(np.zeros(0, np.intp), np.zeros(0), pose_slope(value, elements, scan)))
     return float(value(elements)), combined(parts)
 
 
@@ -49,19 +44,6 @@ def _slope(value: Value, elements: Sequence[Element], number: int, freedoms: int
         local = STEP * np.eye(freedoms)[k]
         ends = [_replaced(elements, number, moved(elements[number], sign * local)) for sign in (1.0, -1.0)]
         slope[k] = (value(ends[0]) - value(ends[1])) / (2 * STEP)
-    return slope
-
-
-def pose_slope(value: Value, elements: Sequence[Element], scan: Scan) -> NDArray[np.float64]:
-    """(6,) change of the value per twist of `T_cell_part`, the points staying where they are in the cell."""
-    slope = np.zeros(6)
-    for k in range(6):
-        ends = []
-        for sign in (1.0, -1.0):
-            twisted = scan.T_cell_part.perturbed(sign * STEP * np.eye(6)[k])
-            T_part_part = twisted.inverse() @ scan.T_cell_part
-            ends.append(value([carried(element, T_part_part) for element in elements]))
-        slope[k] = (ends[0] - ends[1]) / (2 * STEP)
     return slope
 
 
@@ -76,31 +58,6 @@ def normal_pose_slope(
     normals_cell = scan.T_cell_part.rotate(normals_part)
     lever = np.cross(scan.cloud.points_cell[points], normals_cell)
     return np.asarray(-gradient @ np.hstack((lever, normals_cell)), dtype=np.float64)
-
-
-def carried(element: Element, T_target_source: RigidTransform) -> Element:
-    """The element given in `source`, in `target`."""
-    match element:
-        case Plane():
-            return Plane(_at(T_target_source, element.point), _turned(T_target_source, element.normal))
-        case Line():
-            return Line(_at(T_target_source, element.point), _turned(T_target_source, element.direction))
-        case Circle():
-            axis = _turned(T_target_source, element.axis)
-            return Circle(_at(T_target_source, element.centre), axis, element.radius_m)
-        case Cylinder():
-            axis = _turned(T_target_source, element.axis)
-            return Cylinder(_at(T_target_source, element.point), axis, element.radius_m)
-        case Sphere():
-            return Sphere(_at(T_target_source, element.centre), element.radius_m)
-
-
-def _at(transform: RigidTransform, point: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(transform.rotation @ point + transform.translation_m)
-
-
-def _turned(transform: RigidTransform, direction: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(transform.rotation @ direction)
 
 
 def _replaced(elements: Sequence[Element], number: int, element: Element) -> list[Element]:

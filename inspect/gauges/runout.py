@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from depthcell.fusion.association.elements import Cylinder, Element, Plane
+from depthcell.fusion.association.elements import Cylinder, Element, Plane, across
+from depthcell.fusion.association.misfit import misfit
 from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.construction import direction, kind_of, middle
 from depthcell.inspect.gauges.extraction import Features, Found
@@ -59,13 +60,14 @@ def measure_runout(section: RunoutGauge, scan: Scan, features: Features) -> Read
         away, height = _about(points[inside][touched], elements[0])
         return float(weight[touched] @ (away if radial else height))
 
-    _, others = answered(by_datum, (datum,), scan)
+    _, others = answered(by_datum, (datum,))
     apart = points - axis.point
     outwards = apart - (apart @ axis.axis)[:, None] * axis.axis
     outwards /= np.maximum(np.linalg.norm(outwards, axis=1), 1e-12)[:, None]
     normals = outwards if radial else np.broadcast_to(axis.axis, points.shape)
     held = np.zeros((0, len(inside)))
-    zoned = Zoned(feature.used[inside], measured[inside], normals[inside], held, ZoneCriterion.MINIMUM)
+    kept = _kept(section.scope, radial, points[inside], axis)
+    zoned = Zoned(feature.used[inside], measured[inside], normals[inside], held, ZoneCriterion.MINIMUM, kept)
     how = (
         f"{section.scope} run-out {'across' if radial else 'along'} the axis of datum {section.datum}, "
         f"{len(points)} points of '{feature.name}'"
@@ -92,6 +94,14 @@ def _about(points: NDArray[np.float64], axis: Element) -> tuple[NDArray[np.float
     apart = points - middle(axis)
     height = apart @ direction(axis)
     return np.linalg.norm(apart - height[:, None] * direction(axis), axis=1), height
+
+
+def _kept(scope: str, radial: bool, points: NDArray[np.float64], axis: Cylinder) -> NDArray[np.float64]:
+    """Motions along which the feature as a whole may be off: a cylinder off the axis, and leaning; a face leaning."""
+    moves = misfit(axis, points).jacobian[:4]
+    if not radial:
+        return np.asarray(np.array(across(axis.axis)) @ (points - points.mean(axis=0)).T)
+    return moves[:2] if scope == "circular" else moves
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,7 +22,7 @@ from depthcell.inspect.gauges.construction import (
     towards,
 )
 from depthcell.inspect.gauges.extraction import Features, Found, nominal_surface
-from depthcell.inspect.gauges.location import in_datums
+from depthcell.inspect.gauges.location import Held, held_value
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading, not_measured
 from depthcell.inspect.gauges.response import answered
 from depthcell.inspect.gaugesections import AngleGauge, CoordinateGauge, DiameterGauge, DistanceGauge, StepHeightGauge
@@ -34,7 +34,7 @@ ALONG = 0.7
 """Cosine between a coordinate's direction and an axis from which on the axis does not say where it lies that way."""
 
 
-def measure_distance(section: DistanceGauge, scan: Scan, features: Features) -> Reading:
+def measure_distance(section: DistanceGauge, _: Scan, features: Features) -> Reading:
     """Distance between two features, never negative.
 
         planes            from the first plane to the middle of the second's points, along the first's normal
@@ -53,7 +53,7 @@ def measure_distance(section: DistanceGauge, scan: Scan, features: Features) -> 
     check_ends(section.name, first, second)
     ends = ends_between(*elements)
     way = towards(ends, elements)
-    value, influence = answered(lambda e: float(np.diff(ends_between(*e), axis=0)[0] @ way), (first, second), scan)
+    value, influence = answered(lambda e: float(np.diff(ends_between(*e), axis=0)[0] @ way), (first, second))
     drawn = (first.drawn, second.drawn, Drawn("distance", np.zeros(0, np.intp), segment_part=ends))
     note = (
         f"{kind_of(first)} '{first.name}' to {kind_of(second)} '{second.name}', least squares, {counted(first, second)}"
@@ -61,7 +61,7 @@ def measure_distance(section: DistanceGauge, scan: Scan, features: Features) -> 
     return Reading(value, Quantity.LENGTH, influence, drawn, note)
 
 
-def measure_step_height(section: StepHeightGauge, scan: Scan, features: Features) -> Reading:
+def measure_step_height(section: StepHeightGauge, _: Scan, features: Features) -> Reading:
     """Height of a face over another: `(m - p) . n`, m the middle of the face's points, p and n of the plane `over`.
 
     Raises:
@@ -72,13 +72,13 @@ def measure_step_height(section: StepHeightGauge, scan: Scan, features: Features
         if not isinstance(found.element, Plane):
             raise not_measured(section.name, f"feature '{found.name}' is a {kind_of(found)}; a step is between planes")
     check_ends(section.name, over, feature)
-    value, influence = answered(_height, (over, feature), scan)
+    value, influence = answered(_height, (over, feature))
     step = Drawn("step", np.zeros(0, np.intp), segment_part=ends_between(over.element, feature.element))
     note = f"plane '{feature.name}' over plane '{over.name}', least squares, {counted(over, feature)}"
     return Reading(value, Quantity.LENGTH, influence, (over.drawn, feature.drawn, step), note)
 
 
-def measure_angle(section: AngleGauge, scan: Scan, features: Features) -> Reading:
+def measure_angle(section: AngleGauge, _: Scan, features: Features) -> Reading:
     """Angle between two directions: `atan2(|a x b|, a . b)`, of normals 0 to 180 degrees, with an axis 0 to 90.
 
     Raises:
@@ -106,7 +106,7 @@ def measure_angle(section: AngleGauge, scan: Scan, features: Features) -> Readin
         rise, run = float(b @ side) / float(np.linalg.norm(side)), float(b @ a)
         return math.pi - math.atan2(rise, -run) if obtuse else math.atan2(rise, run)
 
-    value, influence = answered(angle, (first, second), scan)
+    value, influence = answered(angle, (first, second))
     note = (
         f"{kind_of(first)} '{first.name}' to {kind_of(second)} '{second.name}', least squares, {counted(first, second)}"
     )
@@ -129,11 +129,12 @@ def measure_coordinate(section: CoordinateGauge, scan: Scan, features: Features)
     feature, along = features.found(section.feature), unit_vector(section.direction)
     nominal, _ = nominal_surface(feature.section)
     _check_has_place(section.name, feature, along)
-    value, influence, drawn, held = in_datums(
-        lambda element: float(place_along(element, nominal, along) @ along), feature, section.datums, scan, features
+    held = Held.by(section.datums, features)
+    value, influence = held_value(
+        lambda element: float(place_along(element, nominal, along) @ along), feature, held, scan
     )
-    note = f"{kind_of(feature)} '{feature.name}', least squares, {held}, {counted(feature)}"
-    return Reading(value, Quantity.LENGTH, influence, (feature.drawn, *drawn), note)
+    note = f"{kind_of(feature)} '{feature.name}', least squares, {held.words}, {counted(feature)}"
+    return Reading(value, Quantity.LENGTH, influence, (feature.drawn, *held.drawn), note)
 
 
 def _check_has_place(gauge: str, feature: Found, along: np.ndarray) -> None:
@@ -153,7 +154,7 @@ def _height(elements: Sequence[Element]) -> float:
     return float((place - foot) @ direction(over))
 
 
-def measure_diameter(section: DiameterGauge, scan: Scan, features: Features) -> Reading:
+def measure_diameter(section: DiameterGauge, _: Scan, features: Features) -> Reading:
     """Diameter of a cylinder, circle or sphere: twice the radius of its associated element (ISO 14405-1).
 
     By least squares ("GG") it is a mean over all points. The largest inscribed ("GX") and the smallest circumscribed
@@ -166,7 +167,7 @@ def measure_diameter(section: DiameterGauge, scan: Scan, features: Features) -> 
     """
     _check_is_round(section.name, features.found(section.feature))
     feature = features.found(section.feature, section.criterion)
-    value, influence = answered(_diameter, (feature,), scan)
+    value, influence = answered(_diameter, (feature,))
     note = f"{section.criterion} {kind_of(feature)} '{feature.name}', {counted(feature)}"
     return Reading(value, Quantity.LENGTH, influence, (feature.drawn,), note)
 

@@ -27,6 +27,7 @@ class Zoned:
         normals: (K, 3) the surface's, frame "part".
         motions: (P, K) what a unit of each motion that the criterion may use adds to the residuals.
         criterion: what the width is.
+        kept: (M, K) the same of motions that are held, along which the surface as a whole may well be off.
     """
 
     points: NDArray[np.intp]
@@ -34,6 +35,7 @@ class Zoned:
     normals: NDArray[np.float64]
     motions: NDArray[np.float64]
     criterion: ZoneCriterion
+    kept: NDArray[np.float64] | None = None
 
     @property
     def width(self) -> Width:
@@ -70,7 +72,7 @@ def zone_reading(
     whole = influence + others
     if float(np.max(scan.cloud.random_sigma_m[zoned.points])) < QUIET_M:
         return Reading(width.width_m, Quantity.LENGTH, whole, drawn, how)
-    found = estimate_zone(scan.cloud, zoned.points, zoned.residual_m, zoned.motions, zoned.criterion)
+    found = estimate_zone(scan.cloud, zoned.points, zoned.residual_m, zoned.motions, zoned.criterion, zoned.kept)
     held_u = math.sqrt(noise_variance(scan.cloud, scan.cell, others.points, others.gradient))
     extra = (("noise of the datums", held_u),) if len(others.points) else ()
     note = f"{how}; {found.note}"
