@@ -131,10 +131,11 @@ def align(
     search = _Search(cloud[np.arange(0, len(cloud), stride)], reference, T_cell_part, settings)
     pose, first_steps = search.approached()
     # What is free shows best where the part lies; whatever went along it on the way is taken back.
-    free = search.free_at(search.linearised(pose))
-    pose, steps = search.refined(search.kept(pose, free), free)
+    fit = search.linearised(pose)
+    free = search.free_at(fit)
+    pose, fit, steps = search.refined(fit, free)
 
-    basis, fit, wanted = search.basis, search.linearised(pose), without(search.allowed, free)
+    basis, wanted = search.basis, without(search.allowed, free)
     shared = np.array([sharing(cell.camera(serial).noise.correlation_px, stride) for serial in cloud.serials])
     noise = random_covariance(fit, wanted, shared[fit.sample.cloud.camera])
     gain = calibration_gain(fit, wanted, cell, cloud.serials)
@@ -184,7 +185,8 @@ class _Search:
         some = Sample.of(self._sample.cloud[np.arange(0, count, thinned)], self.basis)
         fit = self._at(self._nominal, some, thinned)
         wanted = without(self.allowed, self.free_at(fit))
-        return self._stepped(self._nominal, wanted, fit, thinned, NEARLY_STILL_M)
+        pose, _, steps = self._stepped(fit, wanted, thinned, NEARLY_STILL_M)
+        return pose, steps
 
     def free_at(self, fit: Fit) -> NDArray[np.float64]:
         """Motions that the surface seen does not determine, (6, K)."""
@@ -194,15 +196,17 @@ class _Search:
         information = product(jacobian, jacobian) / max(len(on_it), 1)
         return free_motions(self.basis, information, pose.inverse() @ surface_cell, pose, self._reference, self.allowed)
 
-    def refined(self, pose: RigidTransform, free: NDArray[np.float64]) -> tuple[RigidTransform, int]:
-        """The pose at which a step is still, and the number of steps; `free` motions are left alone."""
-        return self._stepped(pose, without(self.allowed, free), self.linearised(pose), 1, STILL_M)
+    def refined(self, fit: Fit, free: NDArray[np.float64]) -> tuple[RigidTransform, Fit, int]:
+        """From a pose nearly right to the one at which a step is still; the problem there, and the number of steps.
 
-    def kept(self, pose: RigidTransform, free: NDArray[np.float64]) -> RigidTransform:
-        """The pose with its way from nominal taken back along `free` and along what was not looked for."""
-        moved, wanted = self.basis.between(pose, self._nominal), without(self.allowed, free)
-        astray = moved - wanted @ (wanted.T @ moved)
-        return pose.perturbed(self.basis.twist @ -astray) if wanted.shape[1] < 6 else pose
+        `free` motions are left alone. Their way from nominal is taken back, and so is that of what was not looked for.
+        """
+        wanted = without(self.allowed, free)
+        if wanted.shape[1] < 6:
+            moved = self.basis.between(fit.T_cell_part, self._nominal)
+            astray = moved - wanted @ (wanted.T @ moved)
+            fit = self.linearised(fit.T_cell_part.perturbed(self.basis.twist @ -astray))
+        return self._stepped(fit, wanted, 1, STILL_M)
 
     def judged(self, fit: Fit) -> tuple[float, float]:
         """Root mean square distance of the points that lie on the reference, and their share of all."""
@@ -213,15 +217,17 @@ class _Search:
         return float(np.sqrt(np.mean(np.square(fit.residual_m[inlier])))), fraction
 
     def _stepped(
-        self, pose: RigidTransform, wanted: NDArray[np.float64], fit: Fit, thinned: int, still_m: float
-    ) -> tuple[RigidTransform, int]:
-        steps, step_m = 0, math.inf
-        while step_m > still_m and steps < MOST_STEPS:
-            step = (fit if steps == 0 else self._at(pose, fit.sample, thinned)).solved(wanted)
-            pose = pose.perturbed(self.basis.twist @ step)
+        self, fit: Fit, wanted: NDArray[np.float64], thinned: int, still_m: float
+    ) -> tuple[RigidTransform, Fit, int]:
+        """The pose after the last step, and the problem before it: at a still pose they are one."""
+        pose, steps = fit.T_cell_part, 0
+        while True:
+            step = fit.solved(wanted)
+            pose, steps = pose.perturbed(self.basis.twist @ step), steps + 1
             self._check_capture(pose)
-            steps, step_m = steps + 1, float(np.linalg.norm(step))
-        return pose, steps
+            if float(np.linalg.norm(step)) <= still_m or steps == MOST_STEPS:
+                return pose, fit, steps
+            fit = self._at(pose, fit.sample, thinned)
 
     def _at(self, pose: RigidTransform, sample: Sample, thinned: int) -> Fit:
         fit = linearised(sample, self._reference, pose, self._settings.capture_m)
