@@ -1,0 +1,51 @@
+"""The turnable view of a measured part: one HTML file that needs nothing else, no network and no other file."""
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from depthcell.inspect.measurement import MeasuredPart, MeasurementFacts
+from depthcell.inspect.viewer.viewer_scene import scene_json
+
+FOLDER = Path(__file__).parent
+LIBRARY, SCRIPT, STYLE, TEMPLATE, LICENCE = (
+    "three.bundle.min.js",
+    "viewer.js",
+    "viewer.css",
+    "viewer.html.j2",
+    "three.LICENSE.txt",
+)
+
+
+def viewer_page(part: MeasuredPart, facts: MeasurementFacts) -> str:
+    """The page as the text of one HTML file. Scripts and style are allowed by their SHA-256 (CSP level 2), no other."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+    )
+    return environment.get_template(TEMPLATE).render(
+        part=part,
+        facts=facts,
+        library=_packaged(LIBRARY),
+        script=_packaged(SCRIPT),
+        style=_packaged(STYLE),
+        licence=_packaged(LICENCE),
+        hashes={name: _csp_hash(_packaged(name)) for name in (LIBRARY, SCRIPT, STYLE)},
+        scene=scene_json(part, facts),
+    )
+
+
+@cache
+def _packaged(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8").strip()
+
+
+def _csp_hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
