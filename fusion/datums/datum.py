@@ -39,8 +39,9 @@ class Datum:
         nominal: where the drawing has it, in the frame "part".
         associated: with its points, in the same frame; of `criterion`.
         points: (K,) intp, ascending, of the cloud: those the element rests on.
-        covariance: (Q, Q) of the nominal element's Q locating coordinates for points of unit variance: how strongly
-            the points hold each, against each other, where a datum of higher precedence leaves them no choice.
+        fitted: the least-squares element, by which the points hold the datum where one of higher precedence leaves
+            them no choice.
+        covariance: (P, P) of its local coordinates for points of unit variance.
         spread_m: root mean square distance of the points from their middle.
     """
 
@@ -48,6 +49,7 @@ class Datum:
     nominal: Element
     associated: Associated
     points: NDArray[np.intp]
+    fitted: Element
     covariance: NDArray[np.float64]
     spread_m: float
 
@@ -80,23 +82,22 @@ class Datum:
             raise DepthcellError(f"datum {label}: {kinds}")
         _check_support(label, found, points)
         nominal = _same_way(label, nominal, found.element)
-        by_element = _per_local(found.element, nominal, RigidTransform.identity("part", "part"))
-        gain = by_element @ found.gain
         chosen = found if criterion == "least squares" else tangent(found, points, normals)
         kept = points[found.used]
         spread_m = float(np.sqrt(np.square(kept - kept.mean(axis=0)).sum(axis=1).mean()))
-        return cls(label, nominal, chosen, found.used, np.asarray(gain @ gain.T), spread_m)
+        return cls(label, nominal, chosen, found.used, found.element, found.gain @ found.gain.T, spread_m)
 
     def to_cloud(self, given: NDArray[np.intp]) -> "Datum":
         """With points counted as in the cloud, of which `given` (N,) were handed to the association."""
         return replace(self, points=given[self.points])
 
-    @property
-    def weight(self) -> NDArray[np.float64]:
-        """(Q, Q): square root of the inverse covariance, over that of a shift; zero for what no point says."""
+    def weight(self, T_datum_part: RigidTransform) -> NDArray[np.float64]:
+        """(Q, Q): square root of the inverse covariance of `misplaced`, over that of a shift; 0 for what is untold."""
+        by_element = _per_local(self.fitted, self.nominal, T_datum_part)
+        covariance = by_element @ self.covariance @ by_element.T
         shifts = {Plane: 1, Sphere: 3}.get(type(self.nominal), 2)
-        scale = np.sqrt(np.diag(self.covariance)[:shifts].max())
-        values, vectors = np.linalg.eigh(self.covariance)
+        scale = np.sqrt(np.diag(covariance)[:shifts].max())
+        values, vectors = np.linalg.eigh(covariance)
         told = values > 1e-12 * values[-1]
         return np.asarray((vectors * np.where(told, scale / np.sqrt(np.where(told, values, 1.0)), 0.0)) @ vectors.T)
 
@@ -105,12 +106,14 @@ class Datum:
         there = carried(self.associated.element, T_datum_part)
         return change(there, self.nominal)[: LOCATING[type(self.nominal)]]
 
-    def per_twist(self) -> NDArray[np.float64]:
-        """(Q, 6): change of `misplaced` per twist of the transform, at nominal."""
+    def per_twist(self, T_datum_part: RigidTransform | None) -> NDArray[np.float64]:
+        """(Q, 6): change of `misplaced` per twist of the transform, there; None: where all is nominal."""
+        element, at = self.associated.element, T_datum_part
+        if at is None:
+            element, at = self.nominal, RigidTransform.identity("datum", "part")
         columns = []
-        at = RigidTransform.identity("datum", "part")
         for twist in STEP * np.eye(6):
-            ends = [change(carried(self.nominal, at.perturbed(sign * twist)), self.nominal) for sign in (1.0, -1.0)]
+            ends = [change(carried(element, at.perturbed(sign * twist)), self.nominal) for sign in (1.0, -1.0)]
             columns.append((ends[0] - ends[1]) / (2 * STEP))
         return np.array(columns).T[: LOCATING[type(self.nominal)]]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
 from depthcell.acquisition.transform import FloatArray, RigidTransform
 from depthcell.errors import DepthcellError, Reason
@@ -65,28 +66,34 @@ class DatumFrame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Level:
-    """Datums of the same precedence, as rows of `wanted + per_twist x = 0`, weighed."""
+    """Datums of the same precedence, as rows of `misplaced + per_twist x = 0`."""
 
     datums: tuple[Datum, ...]
-    weights: NDArray[np.float64]
-    per_twist: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, datums: Sequence[Datum], basis: Basis) -> "_Level":
-        """Rows weighed as the points hold them, so that a datum turned as a whole by 1 m answers with about 1."""
-        blocks = [datum.weight for datum in datums]
-        per_twist = np.vstack([datum.per_twist() for datum in datums]) @ basis.twist
-        return cls(tuple(datums), _diagonal(blocks), per_twist)
 
     def misplaced(self, T_datum_part: RigidTransform) -> NDArray[np.float64]:
         return np.concatenate([datum.misplaced(T_datum_part) for datum in self.datums])
 
+    def per_twist(self, T_datum_part: RigidTransform | None) -> NDArray[np.float64]:
+        return np.vstack([datum.per_twist(T_datum_part) for datum in self.datums])
+
+    def weights(self, T_datum_part: RigidTransform) -> NDArray[np.float64]:
+        """Square root of the rows' weights, as the points hold them: what moves a datum by 1 m answers with about 1."""
+        return np.asarray(block_diag(*(datum.weight(T_datum_part) for datum in self.datums)))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Answer:
-    """How the motion (6,), in the basis, answers to the rows of all levels: `sum over k of -answers[k] rows[k]`."""
+    """How a motion (6,), in the basis, answers to the rows of all levels: `-sum over k of answers[k] rows[k]`.
+
+    Attributes:
+        answers: (6, Q) of each level.
+        rows: (Q, 6) of each level, change of its rows per motion.
+        free: (6, F) orthonormal, what no level holds.
+        held: degrees of freedom of each level.
+    """
 
     answers: tuple[NDArray[np.float64], ...]
+    rows: tuple[NDArray[np.float64], ...]
     free: NDArray[np.float64]
     held: tuple[int, ...]
 
@@ -111,14 +118,15 @@ def datum_frame(levels: Sequence[Sequence[Datum]]) -> DatumFrame:
     if not every:
         raise DepthcellError("datum system: no datum; name at least one")
     basis = _basis(every)
-    stages = [_Level.of(level, basis) for level in levels]
-    answer = _answered(stages)
+    stages = [_Level(tuple(level)) for level in levels]
+    held = _answered(stages, basis, None, None).held
     pose = RigidTransform.identity("datum", "part")
     for _ in range(MOST_STEPS):
+        answer = _answered(stages, basis, pose, held)
         motion = -sum(a @ stage.misplaced(pose) for a, stage in zip(answer.answers, stages, strict=True))
-        pose = pose.perturbed(basis.twist @ motion)
         if np.abs(motion).max() < STILL_M:
             return _frame(pose, stages, answer, basis)
+        pose = pose.perturbed(basis.twist @ motion)
     labels = ", ".join(datum.label for datum in every)
     raise DepthcellError(f"datum system {labels}: the part lies too far off nominal", Reason.ALIGNMENT_FAILED)
 
@@ -129,46 +137,51 @@ def aligned_by_datums(scan: Scan, datums: Sequence[Datum]) -> tuple[NDArray[np.f
     return np.asarray(frame.T_datum_part @ scan.points_part, dtype=np.float64), frame
 
 
-def _answered(stages: Sequence[_Level]) -> _Answer:
-    """Solve level by level, keeping how the motion answers to each level's rows."""
+def _answered(
+    stages: Sequence[_Level], basis: Basis, pose: RigidTransform | None, held: tuple[int, ...] | None
+) -> _Answer:
+    """Solve level by level, keeping how the motion answers to each level's rows.
+
+    What a level holds is decided where all is nominal (`pose` and `held` None): a measured part is never quite square.
+    """
     answers: list[NDArray[np.float64]] = []
-    held, free = [], np.eye(6)
-    for stage in stages:
-        seen = stage.weights @ stage.per_twist @ free
-        left, values, right = np.linalg.svd(seen, full_matrices=True)
-        rank = int(np.count_nonzero(values > HOLDS))
+    ranks, free = [], np.eye(6)
+    all_rows = tuple(stage.per_twist(pose) @ basis.twist for stage in stages)
+    for number, (stage, rows) in enumerate(zip(stages, all_rows, strict=True)):
+        weights = stage.weights(pose or RigidTransform.identity("datum", "part"))
+        left, values, right = np.linalg.svd(weights @ rows @ free, full_matrices=True)
+        rank = int(np.count_nonzero(values > HOLDS)) if held is None else held[number]
         if rank == 0:
             labels = ", ".join(datum.label for datum in stage.datums)
             raise DepthcellError(f"datum {labels} holds nothing that was still free; leave it out", Reason.NOT_MEASURED)
-        solve = free @ right[:rank].T @ (left[:, :rank] / values[:rank]).T @ stage.weights
+        solve = free @ right[:rank].T @ (left[:, :rank] / values[:rank]).T @ weights
         # what the levels before did moves this level's rows, and is made up for
-        answers = [before - solve @ stage.per_twist @ before for before in answers]
+        answers = [before - solve @ rows @ before for before in answers]
         answers.append(solve)
-        held.append(rank)
+        ranks.append(rank)
         free = free @ right[rank:].T
-    return _Answer(tuple(answers), free, tuple(held))
+    return _Answer(tuple(answers), all_rows, free, tuple(ranks))
 
 
 def _frame(pose: RigidTransform, stages: Sequence[_Level], answer: _Answer, basis: Basis) -> DatumFrame:
     points, gains, remaining = [], [], np.eye(6)
     inverse = np.linalg.inv(basis.twist)
-    for answers, stage in zip(answer.answers, stages, strict=True):
-        rows = basis.twist @ answers
-        remaining -= rows @ stage.per_twist @ inverse
+    for answers, rows, stage in zip(answer.answers, answer.rows, stages, strict=True):
+        remaining -= basis.twist @ answers @ rows @ inverse
         begin = 0
         for datum in stage.datums:
             per_point = datum.per_point(pose)
-            gains.append(-rows[:, begin : begin + len(per_point)] @ per_point)
+            gains.append(-basis.twist @ answers[:, begin : begin + len(per_point)] @ per_point)
             points.append(datum.points)
             begin += len(per_point)
     unique, place = np.unique(np.concatenate(points), return_inverse=True)
     gain = np.zeros((6, len(unique)))
     np.add.at(gain.T, place, np.hstack(gains).T)
-    words = tuple(basis.in_words(motion) for motion in _named(answer.free))
+    words = tuple(basis.in_words(motion) for motion in named_motions(answer.free))
     return DatumFrame(pose, unique.astype(np.intp), gain, remaining, answer.held, words)
 
 
-def _named(free: NDArray[np.float64]) -> NDArray[np.float64]:
+def named_motions(free: NDArray[np.float64]) -> NDArray[np.float64]:
     """(F, 6): the free motions, pure shifts apart from turns, as a person would list them."""
     if free.shape[1] == 0:
         return np.zeros((0, 6))
@@ -185,13 +198,3 @@ def _basis(datums: Sequence[Datum]) -> Basis:
     middle = places.mean(axis=0)
     spread_m = np.array([datum.spread_m for datum in datums])
     return Basis(middle, float(np.sqrt(np.mean(np.square(places - middle).sum(axis=1) + np.square(spread_m)))))
-
-
-def _diagonal(blocks: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    size = sum(len(block) for block in blocks)
-    matrix = np.zeros((size, size))
-    begin = 0
-    for block in blocks:
-        matrix[begin : begin + len(block), begin : begin + len(block)] = block
-        begin += len(block)
-    return matrix
