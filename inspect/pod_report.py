@@ -141,7 +141,7 @@ def _draw(axis: Any, capability: KindCapability) -> None:
     axis.set_title(f"{capability.kind.replace('_', ' ')}: {capability.hits.count} of {capability.hits.total}")
     axis.set_xlabel(f"{_measure(capability)}, mm")
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="center left", fontsize=7, frameon=False)
+        axis.legend(loc="lower right", bbox_to_anchor=(1.0, 0.06), fontsize=7, frameon=False)
 
 
 def _draw_curve(axis: Any, found: Detected, color: str, label: str) -> None:
