@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from math import radians
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from depthcell.acquisition.frameset import FrameSet
 from depthcell.acquisition.partfolder import PartFolder, find_parts
 from depthcell.calib.cell import Cell
+from depthcell.calib.depth.plate_frames import resting_places
 from depthcell.calib.verify.acceptance import MERGED
 from depthcell.calib.verify.acceptance_points import SurfacePoints
 from depthcell.errors import DepthcellError
@@ -18,8 +20,6 @@ from depthcell.fusion.fuse import FusedPart, FusionSettings, PartAccumulator
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.view import View
 
-PAUSE_NS = 1_500_000_000
-"""Frames farther apart than this were recorded at two placements."""
 SETTINGS = FusionSettings(with_color=False, max_incidence_rad=radians(60.0))
 """Flatter than 60° a matching window covers so much of a sphere that its depth says little of one place."""
 
@@ -56,10 +56,11 @@ def read_placements(source: Path, cell: Cell, frames_per_placement: int | None) 
     """
     parts = find_parts(source)
     for part in parts:
-        cuts = _cut(part.framesets(tuple(cell.cameras)), frames_per_placement)
-        for number, framesets in enumerate(cuts, start=1):
+        framesets = part.framesets(tuple(cell.cameras))
+        cuts = resting_places(framesets) if frames_per_placement is None else _counted(framesets, frames_per_placement)
+        for number, place in enumerate(cuts, start=1):
             name = part.part_id if len(parts) > 1 else f"place {number}"
-            yield Placement(name, _fused(part, framesets, cell))
+            yield Placement(name, _fused(part, place, cell))
 
 
 def points_of_view(view: View) -> SurfacePoints:
@@ -91,21 +92,10 @@ def points_of_cloud(cloud: PartCloud) -> SurfacePoints:
     )
 
 
-def _cut(framesets: Iterable[FrameSet], count: int | None) -> Iterator[list[FrameSet]]:
-    place, last_ns = 0, None
-    numbered: list[tuple[int, FrameSet]] = []
-    for number, frameset in enumerate(framesets):
-        if count is not None:
-            place = number // count
-        elif last_ns is not None and frameset.timestamp_ns - last_ns > PAUSE_NS:
-            place += 1
-        last_ns = frameset.timestamp_ns
-        if numbered and numbered[-1][0] != place:
-            yield [one for _, one in numbered]
-            numbered = []
-        numbered.append((place, frameset))
-    if numbered:
-        yield [one for _, one in numbered]
+def _counted(framesets: Iterable[FrameSet], count: int) -> Iterator[list[FrameSet]]:
+    remaining = iter(framesets)
+    while place := list(islice(remaining, count)):
+        yield place
 
 
 def _fused(part: PartFolder, framesets: list[FrameSet], cell: Cell) -> FusedPart:

@@ -12,7 +12,7 @@ from depthcell.calib.depth.noise_model import NoiseMeasurement, PlateFrames, mea
 from depthcell.errors import DepthcellError
 
 PAUSE_NS = 1_500_000_000
-"""Frames farther apart than this show the plate at two places."""
+"""Frames farther apart than this show two places of what was moved meanwhile."""
 SMOOTHING_PX = 9
 CURVED_PX = 0.12
 """Smoothed disparity of a plane bends by less from pixel to pixel over twice `SMOOTHING_PX`; an edge bends by more."""
