@@ -35,6 +35,7 @@ from depthcell.acquisition.simulator.targetrun import (
     plan_session,
     record_session,
 )
+from depthcell.calib.earlier_run import RunLayout, take_out
 from depthcell.calib.target.board import Board
 from depthcell.calib.verify.artefact import ARTEFACT_FILE
 from depthcell.errors import DepthcellError, Reason
@@ -172,19 +173,8 @@ def make_room(out: Path, *, force: bool) -> None:
     Raises:
         DepthcellError: `out` cannot be made, or holds something and no earlier run, and `force` is not given.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DepthcellError(f"--out {out}: cannot be made ({error.strerror}); name another folder") from error
-    if not any(out.iterdir()):
-        return
-    if not (out / RUN_FILE).is_file() and not force:
-        message = f"--out {out}: is not empty and no earlier calibration run; name another folder or add --force"
-        raise DepthcellError(message)
-    for target in Target:
-        shutil.rmtree(out / target.value, ignore_errors=True)
-    for name in (RUN_FILE, TRUTH_FILE):
-        (out / name).unlink(missing_ok=True)
+    targets = tuple(target.value for target in Target)
+    take_out(RunLayout("calibration run", RUN_FILE, (RUN_FILE, TRUTH_FILE), targets), out, force=force)
 
 
 def check_space(plan: CalibrationPlan, settings: CalibrationSettings, out: Path) -> None:

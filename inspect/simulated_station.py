@@ -17,6 +17,7 @@ from depthcell.acquisition.simulator.partmesh import save_stl
 from depthcell.acquisition.simulator.partrun import PartTask, simulate_part
 from depthcell.acquisition.simulator.station import StationPlan, Stream, build_station
 from depthcell.acquisition.simulator.truth import PartTruth
+from depthcell.calib.earlier_run import RunLayout, take_out
 from depthcell.errors import DepthcellError, Reason
 from depthcell.files import write_text
 from depthcell.inspect.golden import MIN_PARTS, fit_golden
@@ -137,18 +138,8 @@ def make_room(out: Path, *, force: bool) -> None:
     Raises:
         DepthcellError: `out` cannot be made, or holds something and no earlier run, and `force` is not given.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DepthcellError(f"--out {out}: cannot be made ({error.strerror}); name another folder") from error
-    if not any(out.iterdir()):
-        return
-    if not (out / RUN_FILE).is_file() and not force:
-        raise DepthcellError(f"--out {out}: is not empty and no earlier run; name another folder or add --force")
-    for folder in (out / GOLDEN_FOLDER, *out.glob("part_[0-9]*")):
-        shutil.rmtree(folder, ignore_errors=True)
-    for name in (RUN_FILE, CELL_FILE, RECIPE_FILE, GOLDEN_FILE):
-        (out / name).unlink(missing_ok=True)
+    files = (RUN_FILE, CELL_FILE, RECIPE_FILE, GOLDEN_FILE)
+    take_out(RunLayout("run", RUN_FILE, files, (GOLDEN_FOLDER, "part_[0-9]*")), out, force=force)
 
 
 def check_space(plan: StationPlan, settings: RunSettings, out: Path) -> None:
