@@ -152,15 +152,6 @@ class CellCamera:
         """Standard deviation of depth for one of disparity: sigma_z = z² s / (f B), from z = f B / d to first order."""
         return depth_m**2 * (disparity_sigma_px / self.focal_baseline_m)
 
-    def systematic_sigma_m(self, depth_m: FloatArray) -> FloatArray:
-        """Standard uncertainty of depth left after `correction`, from its scale and offset (GUM 5.2.2, equation 13)."""
-        covariance = self.covariance_of("scale", "disparity_offset_px")
-        per_px = depth_m**2 / self.focal_baseline_m
-        variance = (
-            depth_m**2 * covariance[0, 0] + per_px**2 * covariance[1, 1] - 2 * depth_m * per_px * covariance[0, 1]
-        )
-        return np.asarray(np.sqrt(np.maximum(variance, 0)))
-
 
 def camera_covariance(
     pose: NDArray[np.float64], depth: Intrinsics, correction: DepthCorrection, u: Mapping[str, float]

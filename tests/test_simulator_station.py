@@ -21,6 +21,7 @@ from depthcell.acquisition.simulator.station import Station, StationPlan, Stream
 from depthcell.acquisition.simulator.truth import PartTruth, Pose
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import Cell
+from depthcell.calib.propagation import depth_sigma_m
 from depthcell.cli import main
 from depthcell.errors import DepthcellError
 from depthcell.inspect.recipe import Recipe
@@ -128,8 +129,8 @@ def test_recordings_agree_with_the_truth_within_what_the_cell_states(run: Path, 
         assert flat.sum() > 3000
         points = camera.T_cell_depth @ camera.depth.deproject(camera.corrected(read_m.astype(np.float32)))
         error_m = ((points - view.points_cell) * view.normals_cell).sum(axis=-1)[flat]
-        depth_m = float(view.depth_m[flat].mean())
-        systematic_m = float(camera.systematic_sigma_m(np.array(depth_m))) + 2 * POSE_U_M
+        depth_m, middle_px = float(view.depth_m[flat].mean()), np.argwhere(flat)[:, ::-1].mean(axis=0, keepdims=True)
+        systematic_m = float(depth_sigma_m(camera, middle_px, np.array([depth_m]))[0]) + 2 * POSE_U_M
         assert abs(error_m.mean()) < 3 * systematic_m
         noise_px = np.hypot(camera.noise.temporal_px / np.sqrt(2), camera.noise.fixed_px)
         assert error_m.std() == pytest.approx(float(camera.depth_sigma_m(np.array(depth_m), noise_px)), rel=0.2)
