@@ -13,7 +13,7 @@ from rich.table import Table
 
 from depthcell.calib.calibrate_run import Calibrated, CalibrationPlan
 from depthcell.calib.certify.certificate import WrittenCertificate, write_certificate
-from depthcell.calib.certify.certificate_content import Issuer
+from depthcell.calib.certify.certificate_content import Issuer, PartUncertainty
 from depthcell.calib.certify.certificate_fill import CertificateRequest, certificate_of, part_map
 from depthcell.calib.certify.uncertaintymap import part_uncertainties
 from depthcell.calib.solving.suspicion import Suspicion
@@ -26,10 +26,11 @@ E = TypeVar("E", bound=StrEnum)
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Files that were written; `certificate` None where none was asked for."""
+    """Files that were written; `certificate` None where none was asked for. `part`: how well the part is known."""
 
     cell: Path
     certificate: WrittenCertificate | None
+    part: tuple[PartUncertainty, ...]
 
 
 def chosen(kind: type[E], word: str, option: str) -> E:
@@ -126,15 +127,21 @@ def _check_place(path: Path, option: str) -> None:
 def write_results(
     plan: CalibrationPlan, calibrated: Calibrated, request: CertificateRequest, out: Path, certificate: Path | None
 ) -> Written:
-    """Write the cell, and the certificate if asked for."""
-    written = None
-    if certificate is not None:
-        written = write_certificate(certificate_of(plan, calibrated, request), certificate)
+    """Write the cell, and then the certificate if asked for: a disk that fills up leaves no certificate without a cell.
+
+    Raises:
+        DepthcellError: no camera sees the part, or the certificate cannot be filled in; nothing was written.
+    """
+    if certificate is None:
+        part = part_uncertainties(calibrated.cell, part_map(calibrated, request))
+        calibrated.cell.save(out)
+        return Written(out, None, part)
+    content = certificate_of(plan, calibrated, request)
     calibrated.cell.save(out)
-    return Written(out, written)
+    return Written(out, write_certificate(content, certificate), content.part)
 
 
-def summary(calibrated: Calibrated, request: CertificateRequest, written: Written) -> dict[str, object]:
+def summary(calibrated: Calibrated, written: Written) -> dict[str, object]:
     """For programs: lengths in millimetres, angles in degrees."""
     cell, rig = calibrated.cell, calibrated.rig
     return {
@@ -168,8 +175,7 @@ def summary(calibrated: Calibrated, request: CertificateRequest, written: Writte
         ],
         "halves_consistency": rig.validation.halves.consistency if rig.validation.halves.streams else None,
         "part": [
-            {"place": one.place, "point_mm": one.point_mm, "u_largest_mm": one.u_largest_mm}
-            for one in part_uncertainties(cell, part_map(calibrated, request))
+            {"place": one.place, "point_mm": one.point_mm, "u_largest_mm": one.u_largest_mm} for one in written.part
         ],
         "suspected": [suspected.sentence for suspected in rig.suspected],
     }
@@ -195,7 +201,7 @@ def print_summary(calibrated: Calibrated, request: CertificateRequest, written: 
             "-" if own is None else f"{own.bias_after_mm:+.3f}",
         )
     console.print(table)
-    for one in part_uncertainties(cell, part_map(calibrated, request)):
+    for one in written.part:
         known = f"{one.place}: known to {one.u_largest_mm:.3f} mm"
         console.print(f"{known} (standard uncertainty, mean of {request.frames} frames)", soft_wrap=True)
     for suspected in rig.suspected:

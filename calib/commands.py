@@ -45,7 +45,7 @@ def cell(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb
         )
         written = calibrate_report.write_results(plan, calibrated, request, out, certificate)
     if as_json:
-        print(json.dumps(calibrate_report.summary(calibrated, request, written), indent=2))
+        print(json.dumps(calibrate_report.summary(calibrated, written), indent=2))
     else:
         calibrate_report.print_summary(calibrated, request, written)
 
