@@ -152,13 +152,13 @@ def test_the_sentence_says_where_and_what_for(start: Start, advice: Advice) -> N
     assert re.fullmatch(
         r"(Tilt the board \d+ degrees, its face turned (left|right|up|down)|Hold the board facing the camera), at "
         r"0\.\d\d m, in the (upper |lower )?(left|right|top|bottom|middle) of the image of camera 00[01]: the "
-        r"uncertainty at the part should fall from 0\.\d+ to 0\.\d+ mm\.",
+        r"uncertainty at the part by the calibration alone should fall from 0\.\d+ to 0\.\d+ mm\.",
         advice.sentence,
     )
     assert not advice.enough
     enough = advise(start.problem, start.solution, VOLUME, replace(QUICK, worth=0.9))
     assert enough.enough
-    assert enough.sentence.startswith("Enough: the uncertainty at the part is 0.")
+    assert enough.sentence.startswith("Enough: the uncertainty at the part by the calibration alone is 0.")
 
 
 @pytest.mark.parametrize(

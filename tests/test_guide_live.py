@@ -117,7 +117,7 @@ def test_it_says_what_is_missing_until_there_is_enough_for_an_advice(session: Se
         True,
     ]
     assert len(missing) == 3
-    assert said[-2].startswith("Enough: the uncertainty at the part is 0.")
+    assert said[-2].startswith("Enough: the uncertainty at the part by the calibration alone is 0.")
     assert said[-1] == f"now run: depthcell calibrate {session.source} --board {BOARD.spec}"
     assert all("\n" not in line for line in said)
 

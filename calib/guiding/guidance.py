@@ -154,16 +154,13 @@ def advise(
     _, after, stream, T_cell_board, streams = best
     now_mm, then_mm = (float(np.sqrt(np.mean(known.u_mm(c) ** 2))) for c in (known.covariance, after))
     enough = then_mm > (1 - settings.worth) * now_mm
+    known_to = "the uncertainty at the part by the calibration alone"
     if enough:
-        sentence = (
-            f"Enough: the uncertainty at the part is {now_mm:.2g} mm, and no single pose of the board would take more "
-            f"than {100 * settings.worth:.0f} % off it."
-        )
+        sentence = f"Enough: {known_to} is {now_mm:.2g} mm, and no single pose of the board would take more "
+        sentence += f"than {100 * settings.worth:.0f} % off it."
     else:
         T_cam_board = solution.T_cell_stream[stream].inverse() @ T_cell_board
-        sentence = (
-            f"{pose_in_words(board, solution.streams[stream], stream, T_cam_board)}: the uncertainty at the part "
-        )
+        sentence = f"{pose_in_words(board, solution.streams[stream], stream, T_cam_board)}: {known_to} "
         sentence += f"should fall from {_pair(now_mm, then_mm)} mm."
     return Advice(sentence, stream, T_cell_board, streams, now_mm, then_mm, enough, tried)
 
