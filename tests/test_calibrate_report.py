@@ -10,7 +10,7 @@ from depthcell.calib import calibrate_report
 from depthcell.calib.calibrate_report import write_results
 from depthcell.errors import DepthcellError
 
-PART = ("known to so much",)
+PART: Any = ("known to so much",)
 
 
 class SavedCell:
@@ -59,15 +59,18 @@ def test_what_cannot_be_certified_leaves_nothing(
 def test_the_map_of_the_part_is_made_once(
     calibrated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str | None
 ) -> None:
-    made = []
+    made: list[str] = []
+
+    def certificate_of(*_: object) -> object:
+        made.append("certificate's map")
+        return SimpleNamespace(part=PART)
+
     monkeypatch.setattr(calibrate_report, "part_map", lambda *_: made.append("map"))
     monkeypatch.setattr(calibrate_report, "part_uncertainties", lambda *_: PART)
-    monkeypatch.setattr(
-        calibrate_report, "certificate_of", lambda *_: made.append("certificate's map") or SimpleNamespace(part=PART)
-    )
+    monkeypatch.setattr(calibrate_report, "certificate_of", certificate_of)
     monkeypatch.setattr(calibrate_report, "write_certificate", lambda *_: None)
     plan: Any = None
     certificate = None if wanted is None else tmp_path / wanted
     written = write_results(plan, calibrated, plan, tmp_path / "cell.json", certificate)
-    assert written.part == PART
+    assert written.part is PART
     assert len(made) == 1
