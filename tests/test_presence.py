@@ -14,7 +14,7 @@ from depthcell.fusion import distancefield
 from depthcell.fusion.align import AlignmentSettings, align
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.registration.globalstart import PoseSearch, SearchSettings
-from depthcell.fusion.registration.presence import Expectation, Finding, is_doubtful, look
+from depthcell.fusion.registration.presence import Expectation, Finding, explained, is_doubtful, look
 
 NOMINAL = RigidTransform.from_rotation_vector("cell", "part", np.array([0, 0, 0.2]), np.array([0.005, -0.004, 0.010]))
 CAPTURE = AlignmentSettings(capture_m=0.008, capture_rad=0.1)
@@ -121,6 +121,18 @@ def test_another_part_is_not_taken_for_it(search: PoseSearch, cell: Cell, name: 
     with pytest.raises(DepthcellError, match="another part") as refusal:
         found.refuse()
     assert refusal.value.reason is Reason.WRONG_PART
+
+
+def test_a_failed_alignment_says_what_lies_there(step: Reference, search: PoseSearch, cell: Cell) -> None:
+    cloud = viewed(step, UPSIDE_DOWN, 12)
+    with pytest.raises(DepthcellError) as refusal:
+        align(cloud, step, NOMINAL, cell, AlignmentSettings(capture_m=0.003, min_inliers=0.9))
+    told = explained(refusal.value, cloud, cell, search, EXPECTED)
+    assert told.reason is Reason.WRONG_POSE
+    assert str(told).startswith(str(refusal.value))
+    assert "upside down" in str(told)
+    in_place = viewed(step, NOMINAL, 13)
+    assert explained(refusal.value, in_place, cell, search, EXPECTED) is refusal.value
 
 
 def test_an_alignment_that_explains_little_is_doubtful(step: Reference, cell: Cell) -> None:

@@ -144,6 +144,16 @@ def look(cloud: PartCloud, cell: Cell, search: PoseSearch, expected: Expectation
     )
 
 
+def explained(
+    failure: DepthcellError, cloud: PartCloud, cell: Cell, search: PoseSearch, expected: Expectation
+) -> DepthcellError:
+    """A failed alignment's error with what lies there added, or the error itself where the part lies as expected."""
+    found = look(cloud, cell, search, expected)
+    if found.finding is Finding.AS_EXPECTED:
+        return failure
+    return DepthcellError(f"{failure}; {found.text}", REASONS[found.finding])
+
+
 def _is_support(scene: Scene, search: PoseSearch, nominal: RigidTransform) -> NDArray[np.bool_]:
     lowest_m = float((nominal @ search.reference.vertices_part)[:, 2].min())
     return (scene.data.normals[:, 2] > UPWARDS) & (scene.data.points[:, 2] < lowest_m + FOOT_M)
