@@ -12,8 +12,8 @@ from depthcell.acquisition.transform import FloatArray
 from depthcell.calib.cell import Cell, CellCamera
 from depthcell.fusion.partcloud import PartCloud
 
-STEPS = 6.0
-"""Steps of the grid per correlation length where that is more than so many pixels; else the grid is the pixels'."""
+FINEST, COARSEST = 3.0, 8.0
+"""Least and most steps of the grid per correlation length; in between, the grid is the pixels'."""
 REACH = 3.0
 """Lengths over which pairs are counted: beyond, they share less than 0.02 % of their noise."""
 ALONE_PX = 0.3
@@ -49,8 +49,8 @@ def noise_variance(cloud: PartCloud, cell: Cell, points: NDArray[np.intp], gradi
 def correlated_square(amplitude: FloatArray, pixels: FloatArray, length_px: float) -> float:
     """`sum_ij a_i a_j exp(-(d_ij / l)²)` over all pairs.
 
-    Places are rounded to the grid, of pixels or `STEPS` to a length. For whole pixels that is exact but for pairs
-    beyond `REACH` lengths; for others it moves places by a third of a step, at random.
+    Places are rounded to a grid, of pixels or whole fractions of them, or `COARSEST` steps to a long length. For whole
+    pixels that is exact but for pairs beyond `REACH` lengths; else it moves places by a third of a step, at random.
 
     Args:
         amplitude: (K,) a.
@@ -59,7 +59,7 @@ def correlated_square(amplitude: FloatArray, pixels: FloatArray, length_px: floa
     """
     if length_px < ALONE_PX:
         return float(np.square(amplitude).sum())
-    step_px = max(1.0, length_px / STEPS)
+    step_px = max(1.0 / np.ceil(FINEST / length_px), length_px / COARSEST)
     column, row = np.rint((pixels - pixels.min(axis=0)) / step_px).astype(np.intp).T
     width = int(column.max()) + 1
     sums = np.bincount(row * width + column, amplitude, minlength=(int(row.max()) + 1) * width).reshape(-1, width)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from depthcell.acquisition.transform import FloatArray
 from depthcell.fusion.partcloud import PartCloud
@@ -70,7 +70,7 @@ def pooled(
             side_m *= GROWTH if len(middles) > MOST_CELLS else 1.0
     else:
         middles = _middles(places, side_m)
-    cell = np.asarray(cKDTree(middles).query(places)[1], dtype=np.intp)
+    cell = np.asarray(KDTree(middles).query(places)[1], dtype=np.intp)
     count = np.bincount(cell, minlength=len(middles))
     return Cells(
         side_m=side_m,
@@ -105,10 +105,10 @@ def _covariance(
     block = block.ravel()
     at = np.stack([_mean(block, column, size) for column in places.T], axis=1)
     length = _mean(block, cloud.correlation_m[points], size)
-    owner = _mean(block, cell, size).astype(np.intp)
+    owner = np.rint(_mean(block, cell.astype(np.float64), size)).astype(np.intp)
     sigma = _mean(block, cloud.random_sigma_m[points], size) * size / count[owner]
     by_camera = np.sqrt([_mean(block, column, size) for column in cloud.share[points].T]) * sigma
-    pairs = cKDTree(at).query_pairs(REACH * length_m, output_type="ndarray")
+    pairs = KDTree(at).query_pairs(REACH * length_m, output_type="ndarray")
     first, second = pairs.T
     apart2 = np.square(at[first] - at[second]).sum(axis=1)
     alike = np.exp(-4 * apart2 / np.square(length[first] + length[second]))
@@ -119,7 +119,5 @@ def _covariance(
     return np.asarray(across + across.T + np.diag(own), dtype=np.float64)
 
 
-def _mean(
-    block: NDArray[np.intp], values: NDArray[np.floating] | NDArray[np.integer], count: FloatArray
-) -> NDArray[np.float64]:
+def _mean(block: NDArray[np.intp], values: FloatArray, count: NDArray[np.integer]) -> NDArray[np.float64]:
     return np.asarray(np.bincount(block, values, len(count)) / np.maximum(count, 1), dtype=np.float64)

@@ -1,8 +1,8 @@
 """What form a surface may have, given the means of its cells and their noise: draws from a posterior distribution.
 
-The form is taken for a normal random function, smooth over some length, of unknown size: geostatistics' universal kriging
-(Cressie, Statistics for Spatial Data, 1993, 3.4), with size and length not fixed but weighed by how likely they make
-what was measured.
+The form is taken for a normal random function, smooth over some length, of unknown size: geostatistics' universal
+kriging (Cressie, Statistics for Spatial Data, 1993, 3.4), with size and length not fixed but weighed by how likely they
+make what was measured.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from depthcell.inspect.gauges.areal import Cells
 DRAWS = 400
 SIZES = 60
 """Sizes of the form that are tried, from far below the noise to far above what was measured."""
-SMOOTHNESS = (0.12, 0.25, 0.5, 1.0)
+SMOOTHNESS = (0.12, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Lengths over which the form is alike, in root mean square distances between the cells."""
 FEWEST_OVER = 5
 """So many cells more than motions are needed."""
@@ -42,8 +42,8 @@ class Form:
         """Bayes' rule on cells `m = B c + f + e`.
 
         B is the constant and the motions, any c as likely as another; f normal with covariance `t² K_l`, K_l being
-        `exp(-(d / l)²)`; e the cells' noise. Sizes t are as likely beforehand as each other (Gelman, Bayesian Analysis 1
-        (2006) 515, section 3), lengths l those of `SMOOTHNESS`. Given both, f is drawn by Matheron's rule: a draw of
+        `exp(-(d / l)²)`; e the cells' noise. Sizes t are as likely beforehand as each other (Gelman, Bayesian Analysis
+        1 (2006) 515, section 3), lengths l those of `SMOOTHNESS`. Given both, f is drawn by Matheron's rule: a draw of
         form and noise from before, moved by what it lacks to the cells as measured.
 
         Args:
@@ -96,7 +96,7 @@ class _Seen:
     @classmethod
     def of(cls, cells: Cells, smooth: NDArray[np.float64]) -> "_Seen":
         basis = np.linalg.qr(smooth.T, mode="complete")[0][:, len(smooth) :]
-        factor = np.linalg.cholesky(basis.T @ cells.covariance @ basis)
+        factor = np.asarray(np.linalg.cholesky(basis.T @ cells.covariance @ basis), dtype=np.float64)
         return cls(cells, smooth, basis, factor, _forward(factor, basis.T @ cells.lift_m))
 
     @property
@@ -165,4 +165,4 @@ def _backward(factor: NDArray[np.float64], right: NDArray[np.float64]) -> NDArra
 
 def _scaled(motions: NDArray[np.float64], like: NDArray[np.float64]) -> NDArray[np.float64]:
     """Motions (P, N) in units in which those of `like` (P, C) lift by 1 in the mean."""
-    return motions / np.maximum(np.sqrt(np.mean(np.square(like), axis=1, keepdims=True)), 1e-12)
+    return np.asarray(motions / np.maximum(np.sqrt(np.mean(np.square(like), axis=1, keepdims=True)), 1e-12))

@@ -1,9 +1,10 @@
 """How wide is a surface's zone in truth, if what was measured is its form and noise on top?
 
 Noise only ever widens a zone, so that the width of the measured points is too large, by several times on a perfect
-surface. Here points are pooled to cells (`areal`), the forms that may lie behind them are drawn (`formdraws`), and the
-widths of their zones are the answer: the mean is the value, the standard deviation its uncertainty (JCGM 101:2008,
-clause 7: a distribution propagated by draws).
+surface. Here points are pooled to cells (`areal`), and forms that may lie behind them are drawn (`formdraws`; JCGM
+101:2008, clause 7: a distribution propagated by draws). The value is the width of their mean, the form that is left
+when noise is taken off as Wiener's filter does. Its uncertainty is the spread of the draws' widths, and by how much
+these are wider in the mean: what noise still does to a maximum.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from depthcell.inspect.gauges.formdraws import Form
 LAWSON_STEPS = 60
 THINNED, SHOWN = 4000, 260
 """Of so many points taken evenly, so many spread ones show the form."""
+DIRECTIONS = np.stack(np.meshgrid(*[(-1.0, 0.0, 1.0)] * 3), axis=-1).reshape(-1, 3)
 NEEDED_EVIDENCE = 2.0
 """Below, there may be no form at all, and the interval reaches down to zero."""
 
@@ -84,11 +86,13 @@ def estimate_zone(
     cells = pooled(cloud, points, residual_m, told)
     shown = _spread(cloud.points_cell[points])
     form = Form.seen(cells, cloud.points_cell[points[shown]], told[:, shown])
-    widths_m = zone_widths(form.lifts_m, motions[:, shown], criterion)
-    raw_m = float(zone_widths(cells.lift_m[None], cells.motions[: len(motions)], criterion)[0])
-    value_m, u_m = float(widths_m.mean()), float(widths_m.std())
+    free = motions[:, shown]
+    widths_m = zone_widths(form.lifts_m, free, criterion)
+    value_m = float(zone_widths(form.lifts_m.mean(axis=0)[None], free, criterion)[0])
+    u_m = float(np.hypot(widths_m.std(), widths_m.mean() - value_m))
     if form.evidence < NEEDED_EVIDENCE:
         u_m = max(u_m, value_m / 2)
+    raw_m = float(zone_widths(cells.lift_m[None], cells.motions[: len(motions)], criterion)[0])
     note = f"form of {len(cells.lift_m)} cells of {cells.side_m * 1e3:.2g} mm, their noise taken off"
     return ZoneEstimate(value_m, u_m, raw_m - value_m, cells.side_m, note)
 
@@ -132,13 +136,15 @@ def _with_constant(free: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _spread(places: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Points (E,) evenly spread over a surface, its border among them: each the farthest from those before."""
-    some = np.arange(0, len(places), max(1, len(places) // THINNED))
+    """Points (E,) evenly spread over a surface: its outermost, then each the farthest from those before."""
+    axes = np.linalg.eigh(np.cov((places - places.mean(axis=0)).T))[1]
+    along = places @ axes @ DIRECTIONS.T
+    outermost = np.unique(along.argmax(axis=0))
+    some = np.union1d(outermost, np.arange(0, len(places), max(1, len(places) // THINNED)))
     at = places[some]
-    chosen = np.empty(min(SHOWN, len(at)), np.intp)
-    distance = np.square(at - at.mean(axis=0)).sum(axis=1)
-    for number in range(len(chosen)):
-        chosen[number] = np.argmax(distance)
-        step = np.square(at - at[chosen[number]]).sum(axis=1)
-        distance = step if number == 0 else np.minimum(distance, step)
+    chosen = list(np.searchsorted(some, outermost))
+    distance = np.square(at[:, None] - at[chosen]).sum(axis=2).min(axis=1)
+    while len(chosen) < min(SHOWN, len(at)):
+        chosen.append(int(np.argmax(distance)))
+        distance = np.minimum(distance, np.square(at - at[chosen[-1]]).sum(axis=1))
     return some[chosen]
