@@ -188,7 +188,7 @@ def test_a_secondary_datum_is_the_fit_that_the_primary_leaves_free(block: Block)
     def residual(x: np.ndarray) -> np.ndarray:
         return np.asarray(np.sin(x[0]) * points[:, 0] + np.cos(x[0]) * points[:, 1] + x[1])
 
-    expected = optimize.least_squares(residual, [0.0, 0.0], xtol=1e-15, ftol=1e-15, gtol=1e-15).x
+    expected = optimize.least_squares(residual, [0.0, 0.0], xtol=1e-15, gtol=1e-15).x  # type: ignore[operator]
     found = twist_between(frame.T_datum_part, PLACED.inverse())
     assert found[2] == pytest.approx(expected[0], abs=2e-8)
 
