@@ -23,7 +23,7 @@ from depthcell.fusion.tsdf import Tsdf
 from depthcell.fusion.tsdf_blocks import LIMIT_BYTES, VoxelBox, volume_bytes
 from depthcell.fusion.tsdf_refine import IMPROBABLE, refined, spaced
 from depthcell.fusion.tsdf_sight import Looks, SeenPoints, sight_of
-from depthcell.fusion.tsdf_surface import cut_faces, surface_of
+from depthcell.fusion.tsdf_surface import SurfacePoints, cut_faces, surface_of
 from depthcell.fusion.uncertainty import pose_variance_m2
 from depthcell.fusion.view import View, ViewSettings, build_view
 
@@ -166,8 +166,9 @@ class MotionAccumulator:
                 f"its {self._box.in_words}; check track, time offset and volume",
                 Reason.NOT_MEASURED,
             )
+        surface = surface_of(self._field, self._least_frames)
         return FusedMotion(
-            cloud=self._cloud(self._field),
+            cloud=self._cloud(self._field, surface),
             T_cell_part=self._settled(),
             field=self._field,
             missing=tuple(s for s in self._cell.cameras if s not in self._count.serials),
@@ -175,7 +176,7 @@ class MotionAccumulator:
             least_frames=self._least_frames,
             bytes_stated=self._bytes,
             bytes_used=self._field.pool.bytes_used,
-            warnings=tuple(self._warnings(self._field)),
+            warnings=tuple(self._warnings(cut_faces(self._field, surface.points_part))),
         )
 
     def _instants(self, frameset: FrameSet) -> Iterator[_Instant]:
@@ -273,8 +274,7 @@ class MotionAccumulator:
     def _least_frames(self) -> int:
         return min(self._settings.least_frames, self._count.seeing)
 
-    def _cloud(self, field: Tsdf) -> PartCloud:
-        surface = surface_of(field, self._least_frames)
+    def _cloud(self, field: Tsdf, surface: SurfacePoints) -> PartCloud:
         T_cell_part = self._settled()
         points_cell = np.asarray(T_cell_part @ surface.points_part, dtype=np.float64)
         normals_cell = np.asarray(T_cell_part.rotate(surface.normals_part), dtype=np.float32)
@@ -306,7 +306,7 @@ class MotionAccumulator:
         whole_m2 = np.square(own_m) + INTERPOLATION_VOXELS2 * self._settings.voxel_m**2
         return np.asarray(np.sqrt(whole_m2), dtype=np.float32)
 
-    def _warnings(self, field: Tsdf) -> Iterator[str]:
+    def _warnings(self, faces: list[str]) -> Iterator[str]:
         count = self._count
         for serial in self._cell.cameras:
             if serial not in count.serials:
@@ -315,7 +315,6 @@ class MotionAccumulator:
             yield f"{count.without_depth} frames hold no depth"
         if count.blind:
             yield f"{count.blind} of {count.frames} depth frames show nothing of the part within its volume"
-        faces = cut_faces(field)
         if faces:
             yield f"the surface runs out of the volume at {', '.join(faces)}; enlarge it if the part goes on there"
         u = self._track.uncertainty

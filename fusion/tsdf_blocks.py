@@ -186,14 +186,25 @@ class BlockPool:
 
     def centres(self, slots: NDArray[np.int32]) -> NDArray[np.float32]:
         """Centres of all voxels of some blocks, (B, 512, 3) metres, x slowest and z fastest within a block."""
-        corner = self.corners(slots) * BLOCK + 0.5
-        own = np.indices((BLOCK,) * 3).reshape(3, -1).T
-        voxels = corner[:, None, :] + own[None]
-        return (self.box.lower_m + voxels * self.box.voxel_m).astype(np.float32)
+        first_m = self.box.lower_m + (self.corners(slots) * BLOCK + 0.5) * self.box.voxel_m
+        own_m = np.indices((BLOCK,) * 3, np.float32).reshape(3, -1).T * np.float32(self.box.voxel_m)
+        return np.asarray(first_m.astype(np.float32)[:, None, :] + own_m, dtype=np.float32)
 
     def corners(self, slots: NDArray[np.int32]) -> NDArray[np.intp]:
         """Places of blocks in the table, (B, 3), counted in blocks."""
         return np.stack(np.unravel_index(self._block_of[slots], self.box.shape_blocks), axis=1)
+
+    def rows_with_neighbours(self) -> NDArray[np.intp]:
+        """Rows (B, 9, 9, 9) of the voxels of all blocks handed out and of the next ones along x, y and z; -1: none."""
+        shape = np.array(self.box.shape_blocks)
+        blocks = self.corners(np.arange(self.used, dtype=np.int32))[:, None, :] + np.indices((2, 2, 2)).reshape(3, -1).T
+        inside = (blocks < shape).all(axis=-1)
+        number = (blocks[..., 0] * shape[1] + blocks[..., 1]) * shape[2] + blocks[..., 2]
+        slot = np.where(inside, self._slot_of[np.where(inside, number, 0)], -1)
+        x, y, z = np.indices((BLOCK + 1,) * 3)
+        rows = slot[:, ((x // BLOCK) * 2 + y // BLOCK) * 2 + z // BLOCK].astype(np.intp) * BLOCK_VOXELS
+        rows += ((x % BLOCK) * BLOCK + y % BLOCK) * BLOCK + z % BLOCK
+        return np.where(rows < 0, -1, rows)
 
     def rows_of_voxels(self, voxels: NDArray[np.intp]) -> NDArray[np.intp]:
         """Rows of voxels (..., 3), counted from the box's lower corner; -1 where there is none."""

