@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gaugedscan import Measured, face, scan_of
+from gaugedscan import Measured, Patch, face, scan_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,10 +18,11 @@ BOX = {"min_mm": (-30, -30, -30), "max_mm": (30, 30, 30)}
 
 
 def thickness(statistic: str = "mean") -> ThicknessGauge:
-    return ThicknessGauge(kind="thickness", name="wall", direction=(0, 0, 1), statistic=statistic, **BOX)
+    said = {"kind": "thickness", "name": "wall", "direction": (0, 0, 1), "statistic": statistic}
+    return ThicknessGauge.model_validate(said | BOX)
 
 
-def wall(thickness_mm: float) -> list:
+def wall(thickness_mm: float) -> list[Patch]:
     return [face((0, 0, thickness_mm), (0, 0, 1), (20, 20)), face((0, 0, 0), (0, 0, -1), (20, 20))]
 
 
@@ -64,7 +65,7 @@ def test_sides_that_lie_nowhere_opposite_have_no_thickness() -> None:
         measure_thickness(thickness(), scan_of(sides))
 
 
-def joint(flush_mm: float, gap_mm: float) -> list:
+def joint(flush_mm: float, gap_mm: float) -> list[Patch]:
     """Two faces with a gap along y between, and the upper 3 mm of its walls."""
     return [
         face((-gap_mm / 2 - 6, 0, 0), (0, 0, 1), (12, 12), 0.5),
@@ -80,8 +81,12 @@ JOINT = {"name": "door", "point_mm": (0, 0, 0), "across": (1, 0, 0), "normal": (
 @given(st.floats(-1.5, 1.5), st.floats(2.0, 6.0))
 def test_gap_and_flush_of_an_exact_joint_are_exact(flush_mm: float, gap_mm: float) -> None:
     scan = scan_of(joint(flush_mm, gap_mm), Measured(T_cell_part=TURNED))
-    assert measure_flush(FlushGauge(kind="flush", **JOINT), scan).value == pytest.approx(flush_mm / 1e3, abs=1e-8)
-    assert measure_gap(GapGauge(kind="gap", **JOINT), scan).value == pytest.approx(gap_mm / 1e3, abs=1e-8)
+    assert measure_flush(FlushGauge.model_validate({"kind": "flush"} | JOINT), scan).value == pytest.approx(
+        flush_mm / 1e3, abs=1e-8
+    )
+    assert measure_gap(GapGauge.model_validate({"kind": "gap"} | JOINT), scan).value == pytest.approx(
+        gap_mm / 1e3, abs=1e-8
+    )
 
 
 def test_stated_noise_of_gap_and_flush_holds() -> None:
@@ -89,8 +94,8 @@ def test_stated_noise_of_gap_and_flush_holds() -> None:
     for seed in range(40):
         scan = scan_of(joint(0.5, 4.0), Measured(sigma_m=3e-5, seed=seed))
         for reading, true_m in (
-            (measure_flush(FlushGauge(kind="flush", **JOINT), scan), 0.5e-3),
-            (measure_gap(GapGauge(kind="gap", **JOINT), scan), 4e-3),
+            (measure_flush(FlushGauge.model_validate({"kind": "flush"} | JOINT), scan), 0.5e-3),
+            (measure_gap(GapGauge.model_validate({"kind": "gap"} | JOINT), scan), 4e-3),
         ):
             z.append((reading.value - true_m) / uncertainty_budget(reading.influence, scan).u)
     assert np.mean(np.abs(z) < 2) > 0.88
@@ -98,16 +103,16 @@ def test_stated_noise_of_gap_and_flush_holds() -> None:
 
 def test_a_gap_whose_walls_nobody_saw_is_no_number() -> None:
     with pytest.raises(DepthcellError, match="first wall") as caught:
-        measure_gap(GapGauge(kind="gap", **JOINT), scan_of(joint(0.0, 4.0)[:2]))
+        measure_gap(GapGauge.model_validate({"kind": "gap"} | JOINT), scan_of(joint(0.0, 4.0)[:2]))
     assert caught.value.reason is Reason.NOT_MEASURED
 
 
 def test_a_face_that_is_missing_is_named() -> None:
     with pytest.raises(DepthcellError, match="second face"):
-        measure_flush(FlushGauge(kind="flush", **JOINT), scan_of(joint(0.0, 4.0)[:1]))
+        measure_flush(FlushGauge.model_validate({"kind": "flush"} | JOINT), scan_of(joint(0.0, 4.0)[:1]))
 
 
 def test_across_and_normal_must_differ() -> None:
     bad = JOINT | {"across": (0, 0.01, 1)}
     with pytest.raises(DepthcellError, match="nearly the same direction"):
-        measure_flush(FlushGauge(kind="flush", **bad), scan_of(joint(0.0, 4.0)))
+        measure_flush(FlushGauge.model_validate({"kind": "flush"} | bad), scan_of(joint(0.0, 4.0)))

@@ -27,9 +27,8 @@ def block() -> Reference:
 
 
 def volume(of: str, threshold_mm: float = 0.1) -> VolumeGauge:
-    return VolumeGauge(
-        kind="volume", name="v", of=of, min_mm=(-20, -15, 7), max_mm=(20, 15, 13), threshold_mm=threshold_mm
-    )
+    said = {"kind": "volume", "name": "v", "of": of, "threshold_mm": threshold_mm}
+    return VolumeGauge.model_validate(said | {"min_mm": (-20, -15, 7), "max_mm": (20, 15, 13)})
 
 
 def top(sign: float, spacing_mm: float = 0.4) -> Patch:
