@@ -1,4 +1,4 @@
-"""The turnable view: whole in itself, running nothing but its own scripts, true to what was measured, drawn by browsers."""
+"""The turnable view: whole in itself, runs nothing but its own scripts, is true to what was measured, and is drawn."""
 
 import base64
 import hashlib
