@@ -101,8 +101,8 @@ def measure_straightness(section: StraightnessGauge, scan: Scan, features: Featu
     if section.criterion == MINIMUM_ZONE:
         motions = motions[1:]
     normals = np.broadcast_to(normal, apart.shape)
-    zoned = Zoned(feature.used, apart @ normal, normals, motions, ZoneCriterion(section.criterion))
-    return zone_reading(zoned, scan, (feature.drawn,), _how(section.criterion, feature))
+    zoned = Zoned(scan, feature.used, apart @ normal, normals, motions, ZoneCriterion(section.criterion))
+    return zone_reading(zoned, (feature.drawn,), _how(section.criterion, feature))
 
 
 FormGauge = FlatnessGauge | RoundnessGauge | CylindricityGauge
@@ -112,8 +112,8 @@ def _form(section: FormGauge, feature: Found, start: Surface, rows: Sequence[int
     _, side = nominal_surface(feature.section)
     at = misfit(start, scan.points_part[feature.used], side)
     motions = at.jacobian[list(rows)] if section.criterion == MINIMUM_ZONE else at.jacobian
-    zoned = Zoned(feature.used, at.residual_m, at.normals, motions, ZoneCriterion(section.criterion))
-    return zone_reading(zoned, scan, (feature.drawn,), _how(section.criterion, feature))
+    zoned = Zoned(scan, feature.used, at.residual_m, at.normals, motions, ZoneCriterion(section.criterion))
+    return zone_reading(zoned, (feature.drawn,), _how(section.criterion, feature))
 
 
 def _how(criterion: str, feature: Found) -> str:

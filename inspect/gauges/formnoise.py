@@ -12,10 +12,12 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.inspect.gauges.areal import pooled
 from depthcell.inspect.gauges.formdraws import Form
+from depthcell.inspect.gauges.zone import Width, farthest, narrowest, peak_to_valley
 
 LAWSON_STEPS = 60
 THINNED, SHOWN = 4000, 260
@@ -38,7 +40,7 @@ class ZoneCriterion(StrEnum):
     FARTHEST = "farthest"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ZoneEstimate:
     """A zone's width without what noise adds to it.
 
@@ -47,6 +49,8 @@ class ZoneEstimate:
         noise_u_m: its standard uncertainty from noise; `value_m - 2 noise_u_m` up to `value_m + 2 noise_u_m`, from zero
             where that is less, holds the width in about 95 of 100 cases.
         bias_m: what noise had added to the width of the pooled points.
+        gradient: (K,) change of the width per metre that each of the points is lifted, where neighbours are lifted
+            alike, as by calibration: by the cells that the zone touches.
         side_m: of the cells that points were pooled to: form finer than about two of them is not seen.
         note: how, in words.
     """
@@ -54,6 +58,7 @@ class ZoneEstimate:
     value_m: float
     noise_u_m: float
     bias_m: float
+    gradient: NDArray[np.float64]
     side_m: float
     note: str
 
@@ -84,17 +89,49 @@ def estimate_zone(
     """
     told = np.vstack((motions, np.zeros((0, len(points))) if kept is None else kept))
     cells = pooled(cloud, points, residual_m, told)
-    shown = _spread(cloud.points_cell[points])
-    form = Form.seen(cells, cloud.points_cell[points[shown]], told[:, shown])
+    places = cloud.points_cell[points]
+    shown = _spread(places)
+    form = Form.seen(cells, places[shown], told[:, shown])
     free = motions[:, shown]
     widths_m = zone_widths(form.lifts_m, free, criterion)
-    value_m = float(zone_widths(form.lifts_m.mean(axis=0)[None], free, criterion)[0])
-    u_m = float(np.hypot(widths_m.std(), widths_m.mean() - value_m))
+    width = _width(form.lifts_m.mean(axis=0), free, criterion)
+    u_m = float(np.hypot(widths_m.std(), widths_m.mean() - width.width_m))
     if form.evidence < NEEDED_EVIDENCE:
-        u_m = max(u_m, value_m / 2)
-    raw_m = float(zone_widths(cells.lift_m[None], cells.motions[: len(motions)], criterion)[0])
-    note = f"form of {len(cells.lift_m)} cells of {cells.side_m * 1e3:.2g} mm, their noise taken off"
-    return ZoneEstimate(value_m, u_m, raw_m - value_m, cells.side_m, note)
+        u_m = max(u_m, width.width_m / 2)
+    raw_m = _width(cells.lift_m, cells.motions[: len(motions)], criterion).width_m
+    return ZoneEstimate(
+        value_m=width.width_m,
+        noise_u_m=u_m,
+        bias_m=raw_m - width.width_m,
+        gradient=_spread_out(width.gradient, places[shown], places, cells.side_m),
+        side_m=cells.side_m,
+        note=f"form of {len(cells.lift_m)} cells of {cells.side_m * 1e3:.2g} mm, their noise taken off",
+    )
+
+
+def _width(lift_m: NDArray[np.float64], free: NDArray[np.float64], criterion: ZoneCriterion) -> Width:
+    """Width of one zone and its gradient."""
+    match criterion:
+        case ZoneCriterion.MINIMUM:
+            return narrowest(lift_m, free)
+        case ZoneCriterion.LEAST_SQUARES:
+            return peak_to_valley(lift_m, free)
+        case ZoneCriterion.FARTHEST:
+            q = np.linalg.qr(free.T)[0]
+            width = farthest(lift_m - q @ (q.T @ lift_m))
+            return Width(width.width_m, width.gradient - q @ (q.T @ width.gradient), width.motion)
+
+
+def _spread_out(
+    gradient: NDArray[np.float64], shown: NDArray[np.float64], places: NDArray[np.float64], side_m: float
+) -> NDArray[np.float64]:
+    """(K,) the gradient of few places given to all points within half a cell of each, evenly."""
+    spread = np.zeros(len(places))
+    tree = KDTree(places)
+    for number in np.flatnonzero(gradient):
+        near = tree.query_ball_point(shown[number], side_m / 2)
+        spread[near] += gradient[number] / len(near)
+    return spread
 
 
 def zone_widths(

@@ -95,7 +95,7 @@ def _of_face(section: OrientationGauge, feature: Found, datum: Found, wanted_rad
     else:
         motions, kept = np.zeros((0, len(points))), leans.T
     normals = np.broadcast_to(normal, points.shape)
-    zoned = Zoned(used, apart @ normal, normals, motions, ZoneCriterion.MINIMUM, kept)
+    zoned = Zoned(scan, used, apart @ normal, normals, motions, ZoneCriterion.MINIMUM, kept)
     place = zoned.width.gradient @ points
 
     def by_datum(elements: Sequence[Element]) -> float:
@@ -106,7 +106,7 @@ def _of_face(section: OrientationGauge, feature: Found, datum: Found, wanted_rad
     _, of_datum = answered(by_datum, (datum,))
     how = f"{section.criterion} over {len(used)} points of '{feature.name}', datum {section.datum} least squares"
     drawn = (Drawn(feature.name, used, Plane(middle(feature.element), normal), lift_m=zoned.residual_m), datum.drawn)
-    return zone_reading(zoned, scan, drawn, how, others=of_datum)
+    return zone_reading(zoned, drawn, how, others=of_datum)
 
 
 def _zone_normal(

@@ -75,12 +75,12 @@ def _profile(
     outward = outward[kept] / np.maximum(np.linalg.norm(outward[kept], axis=1, keepdims=True), 1e-9)
     normals = np.asarray(held.T_datum_part.inverse().rotate(outward), dtype=np.float64)
     still, loose = np.zeros((0, len(points))), _motions(points_datum, outward)
-    zoned = Zoned(points, lift_m, normals, still, ZoneCriterion.FARTHEST, loose)
+    zoned = Zoned(scan, points, lift_m, normals, still, ZoneCriterion.FARTHEST, loose)
     others = held.influence(by_twist_of_points(points_datum, outward, zoned.width.gradient), scan)
     kind = "surface" if isinstance(section, SurfaceProfileGauge) else "section"
     words = held.words if held.datums else "best fit of the whole part"
     how = f"twice the farthest of {len(points)} points of the {kind} from the reference, {words}"
-    return zone_reading(zoned, scan, (Drawn(kind, points, lift_m=lift_m), *held.drawn), how, others)
+    return zone_reading(zoned, (Drawn(kind, points, lift_m=lift_m), *held.drawn), how, others)
 
 
 def _motions(points: NDArray[np.float64], normals: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -67,14 +67,14 @@ def measure_runout(section: RunoutGauge, scan: Scan, features: Features) -> Read
     normals = outwards if radial else np.broadcast_to(axis.axis, points.shape)
     held = np.zeros((0, len(inside)))
     kept = _kept(section.scope, radial, points[inside], axis)
-    zoned = Zoned(feature.used[inside], measured[inside], normals[inside], held, ZoneCriterion.MINIMUM, kept)
+    zoned = Zoned(scan, feature.used[inside], measured[inside], normals[inside], held, ZoneCriterion.MINIMUM, kept)
     how = (
         f"{section.scope} run-out {'across' if radial else 'along'} the axis of datum {section.datum}, "
         f"{len(points)} points of '{feature.name}'"
         + (f" in {rings.count} rings" if section.scope == "circular" else "")
     )
     shown = Drawn(feature.name, feature.used, feature.element, lift_m=measured - np.median(measured))
-    return zone_reading(zoned, scan, (shown, datum.drawn), how, others)
+    return zone_reading(zoned, (shown, datum.drawn), how, others)
 
 
 def _check_feature(gauge: str, feature: Found, axis: Cylinder) -> None:

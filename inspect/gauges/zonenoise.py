@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from depthcell.fusion.influence import Influence
 from depthcell.fusion.noisecorrelation import noise_variance
 from depthcell.fusion.scan import Scan
-from depthcell.inspect.gauges.formnoise import ZoneCriterion, estimate_zone
+from depthcell.inspect.gauges.formnoise import ZoneCriterion, ZoneEstimate, estimate_zone
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading
 from depthcell.inspect.gauges.zone import Width, farthest, narrowest, peak_to_valley
 
@@ -17,11 +18,12 @@ QUIET_M = 5e-8
 """Points whose noise is below this are taken as they are: what it adds to a zone is below a micrometre."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Zoned:
     """Points in a zone.
 
     Attributes:
+        scan: the part.
         points: (K,) intp, ascending, in the cloud.
         residual_m: (K,) of each, along the surface's normal.
         normals: (K, 3) the surface's, frame "part".
@@ -30,6 +32,7 @@ class Zoned:
         kept: (M, K) the same of motions that are held, along which the surface as a whole may well be off.
     """
 
+    scan: Scan
     points: NDArray[np.intp]
     residual_m: NDArray[np.float64]
     normals: NDArray[np.float64]
@@ -37,9 +40,18 @@ class Zoned:
     criterion: ZoneCriterion
     kept: NDArray[np.float64] | None = None
 
-    @property
+    @cached_property
+    def found(self) -> ZoneEstimate | None:
+        """Without what noise adds; None where noise is below `QUIET_M`."""
+        if float(np.max(self.scan.cloud.random_sigma_m[self.points])) < QUIET_M:
+            return None
+        return estimate_zone(self.scan.cloud, self.points, self.residual_m, self.motions, self.criterion, self.kept)
+
+    @cached_property
     def width(self) -> Width:
-        """Of the zone about the points as they are."""
+        """Of the zone, and how it answers to the points: to single ones where they are exact, else to whole cells."""
+        if self.found is not None:
+            return Width(self.found.value_m, self.found.gradient, np.zeros(len(self.motions)))
         match self.criterion:
             case ZoneCriterion.MINIMUM:
                 return narrowest(self.residual_m, self.motions)
@@ -49,31 +61,27 @@ class Zoned:
                 return farthest(self.residual_m)
 
 
-def zone_reading(
-    zoned: Zoned, scan: Scan, drawn: tuple[Drawn, ...], how: str, others: Influence | None = None
-) -> Reading:
+def zone_reading(zoned: Zoned, drawn: tuple[Drawn, ...], how: str, others: Influence | None = None) -> Reading:
     """The width of a zone as a reading.
 
-    Calibration and pose act by the points that touch the zone. Noise does not act to first order: it widens. Its part
+    Calibration and pose act by what touches the zone. Noise does not act to first order: it widens. Its part
     comes from `formnoise`, where it is more than `QUIET_M`; that of datums, which are means over many points, is first
     order and stands beside it.
 
     Args:
         zoned: the points and how their zone is measured.
-        scan: the part.
         drawn: what to show.
         how: the criterion and the features, in words.
         others: what else moves the residuals: datums, and the pose.
     """
-    width = zoned.width
+    width, scan = zoned.width, zoned.scan
     cosine = np.einsum("ij,ij->i", scan.normals_part[zoned.points], zoned.normals)
     influence = Influence.of(zoned.points, width.gradient * cosine)
     others = others or Influence.none()
     whole = influence + others
-    if float(np.max(scan.cloud.random_sigma_m[zoned.points])) < QUIET_M:
+    if zoned.found is None:
         return Reading(width.width_m, Quantity.LENGTH, whole, drawn, how)
-    found = estimate_zone(scan.cloud, zoned.points, zoned.residual_m, zoned.motions, zoned.criterion, zoned.kept)
     held_u = math.sqrt(noise_variance(scan.cloud, scan.cell, others.points, others.gradient))
     extra = (("noise of the datums", held_u),) if len(others.points) else ()
-    note = f"{how}; {found.note}"
-    return Reading(found.value_m, Quantity.LENGTH, whole, drawn, note, noise_u=found.noise_u_m, extra_u=extra)
+    note = f"{how}; {zoned.found.note}"
+    return Reading(width.width_m, Quantity.LENGTH, whole, drawn, note, noise_u=zoned.found.noise_u_m, extra_u=extra)
