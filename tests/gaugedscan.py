@@ -1,10 +1,11 @@
 """Scans made directly from ideal surfaces: exact points and normals, moved by noise of a known size if wanted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from stagedpart import plate_cell
 
 from depthcell.acquisition.transform import RigidTransform
@@ -13,6 +14,13 @@ from depthcell.fusion.association.elements import across
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.scan import Scan
+from depthcell.inspect.gauges.extraction import Features
+from depthcell.inspect.gauges.gauging import measure_gauge
+from depthcell.inspect.gauges.reading import Reading
+from depthcell.inspect.gaugesections import DatumSection, FeatureSection, GaugeSection
+
+_FEATURE: TypeAdapter[FeatureSection] = TypeAdapter(FeatureSection)
+_GAUGE: TypeAdapter[GaugeSection] = TypeAdapter(GaugeSection)
 
 EXACT_M = 1e-9
 """Noise that an exact scan is said to have: a cloud must have some."""
@@ -79,12 +87,14 @@ class Measured:
 
     Attributes:
         sigma_m: noise along the normals, both added and stated; `EXACT_M` adds none.
+        stated_m: noise that is stated, where it is another.
         T_cell_part: where the part truly lies.
         misplaced: twist by which the alignment is off.
         seed: of the noise.
     """
 
     sigma_m: float = EXACT_M
+    stated_m: float | None = None
     T_cell_part: RigidTransform = field(default_factory=lambda: RigidTransform.identity("cell", "part"))
     misplaced: tuple[float, ...] = (0.0,) * 6
     seed: int = 0
@@ -104,7 +114,7 @@ def scan_of(patches: Sequence[Patch], how: Measured | None = None, reference: Re
         points_cell=np.asarray(how.T_cell_part @ points, dtype=np.float64),
         normals_cell=np.asarray(how.T_cell_part.rotate(normals), dtype=np.float32),
         colors=np.zeros((count, 3), np.uint8),
-        random_sigma_m=np.full(count, how.sigma_m, np.float32),
+        random_sigma_m=np.full(count, how.stated_m or how.sigma_m, np.float32),
         systematic_sigma_m=np.full(count, 1e-12, np.float32),
         correlation_m=np.full(count, 1e-6, np.float32),
         share=np.tile(np.array([1.0, 0.0, 0.0], np.float32), (count, 1)),
@@ -116,3 +126,44 @@ def scan_of(patches: Sequence[Patch], how: Measured | None = None, reference: Re
     pose = how.T_cell_part.perturbed(np.array(how.misplaced))
     alignment = Alignment(pose, zero, zero, 0.0, 1.0, count, 3, 0.0, "", ())
     return Scan.of(cloud, alignment, cell, reference)
+
+
+def lifted(scan: Scan, along_m: NDArray[np.float64]) -> Scan:
+    """The scan with each point moved along its own measured normal."""
+    normals = scan.cloud.normals_cell.astype(np.float64)
+    cloud = replace(scan.cloud, points_cell=scan.cloud.points_cell + along_m[:, None] * normals)
+    return Scan.of(cloud, scan.alignment, scan.cell, scan.reference)
+
+
+def twisted(scan: Scan, twist: NDArray[np.float64]) -> Scan:
+    """The scan with another pose of the part, the points staying in the cell."""
+    alignment = replace(scan.alignment, T_cell_part=scan.T_cell_part.perturbed(twist))
+    return Scan.of(scan.cloud, alignment, scan.cell, scan.reference)
+
+
+def features_of(scan: Scan, features: Sequence[dict[str, object]], **datums: str) -> Features:
+    """Features of a scan as a recipe has them; datums as `A="name of the feature"`."""
+    sections = [_FEATURE.validate_python(feature) for feature in features]
+    return Features(scan, sections, [DatumSection(label=label, feature=name) for label, name in datums.items()])
+
+
+def measured(scan: Scan, features: Features, **gauge: object) -> Reading:
+    """One gauge of that scan."""
+    return measure_gauge(_GAUGE.validate_python({"name": "gauge", **gauge}), scan, features)
+
+
+def plane_feature(name: str, normal: Sequence[float], low: Sequence[float], high: Sequence[float]) -> dict[str, object]:
+    """A face, in the middle of its box."""
+    return {"name": name, "kind": "plane", "normal": list(normal), "min_mm": list(low), "max_mm": list(high)}
+
+
+def round_feature(
+    name: str, kind: str, at_mm: Sequence[float], diameter_mm: float, half_mm: float, **more: object
+) -> dict[str, object]:
+    """A cylinder, circle or sphere, outside unless said; its box reaches 3 mm past the wall and `half_mm` along z."""
+    reach = diameter_mm / 2 + 3.0
+    x, y, z = at_mm
+    box = {"min_mm": [x - reach, y - reach, z - half_mm], "max_mm": [x + reach, y + reach, z + half_mm]}
+    axis = {} if kind == "sphere" else {"axis": [0, 0, 1]}
+    own = {"name": name, "kind": kind, "position_mm": list(at_mm), "diameter_mm": diameter_mm, "side": "outside"}
+    return {**own, **axis, **box, **more}

@@ -11,11 +11,13 @@ from depthcell.inspect.gauges.form import (
     measure_roundness,
     measure_straightness,
 )
+from depthcell.inspect.gauges.gap import measure_flush, measure_gap
 from depthcell.inspect.gauges.location import measure_position
 from depthcell.inspect.gauges.orientation import measure_angularity, measure_parallelism, measure_perpendicularity
 from depthcell.inspect.gauges.profile import measure_profile_line, measure_profile_surface
 from depthcell.inspect.gauges.reading import Reading
 from depthcell.inspect.gauges.runout import measure_runout
+from depthcell.inspect.gauges.seam import measure_seam
 from depthcell.inspect.gauges.size import (
     measure_angle,
     measure_coordinate,
@@ -23,6 +25,8 @@ from depthcell.inspect.gauges.size import (
     measure_distance,
     measure_step_height,
 )
+from depthcell.inspect.gauges.thickness import measure_thickness
+from depthcell.inspect.gauges.volume import measure_volume
 from depthcell.inspect.gaugesections import (
     AngleGauge,
     AngularityGauge,
@@ -31,6 +35,8 @@ from depthcell.inspect.gaugesections import (
     DiameterGauge,
     DistanceGauge,
     FlatnessGauge,
+    FlushGauge,
+    GapGauge,
     GaugeSection,
     LineProfileGauge,
     ParallelismGauge,
@@ -38,13 +44,22 @@ from depthcell.inspect.gaugesections import (
     PositionGauge,
     RoundnessGauge,
     RunoutGauge,
+    SeamGauge,
     StepHeightGauge,
     StraightnessGauge,
     SurfaceProfileGauge,
+    ThicknessGauge,
+    VolumeGauge,
 )
 
 Measure = Callable[[Any, Scan, Features], Reading]
 """Takes the section of its own kind."""
+
+
+def _alone(measure: Callable[[Any, Scan], Reading]) -> Measure:
+    """Of a gauge that has its own box and names no feature."""
+    return lambda section, scan, _: measure(section, scan)
+
 
 MEASURES: dict[type[GaugeSection], Measure] = {
     DistanceGauge: measure_distance,
@@ -63,6 +78,11 @@ MEASURES: dict[type[GaugeSection], Measure] = {
     SurfaceProfileGauge: measure_profile_surface,
     LineProfileGauge: measure_profile_line,
     RunoutGauge: measure_runout,
+    ThicknessGauge: _alone(measure_thickness),
+    GapGauge: _alone(measure_gap),
+    FlushGauge: _alone(measure_flush),
+    SeamGauge: _alone(measure_seam),
+    VolumeGauge: _alone(measure_volume),
 }
 
 

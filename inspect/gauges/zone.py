@@ -20,7 +20,7 @@ FIRST_POINTS = 60
 """The programme starts on so many of the points, taken evenly, and takes in those that it leaves outside."""
 MOST_ROUNDS = 60
 OUTSIDE = 1e-9
-"""Share of the width by which a point may stand out of the zone found."""
+"""Share of the first width by which a point may stand out of the zone found."""
 MOST_ADDED = 20
 
 
@@ -67,23 +67,23 @@ def _narrowest(residual: NDArray[np.float64], motions: NDArray[np.float64], chos
     chosen |= set(np.linspace(0, count - 1, min(count, FIRST_POINTS)).astype(int).tolist())
     for _ in range(MOST_ROUNDS):
         places = np.array(sorted(chosen))
-        width, borders, motion, weight = _programme(residual[places], motions[:, places])
+        borders, motion, weight = _programme(residual[places], motions[:, places])
         moved = residual + motion @ motions
         outside = np.maximum(moved - borders[1], borders[0] - moved)
         worst = np.argsort(outside)[-MOST_ADDED:]
-        worst = worst[outside[worst] > OUTSIDE * max(width, 1e-3)]
-        if len(worst) == 0:
+        added = {int(place) for place in worst if outside[place] > OUTSIDE} - chosen
+        if not added:
             gradient = np.zeros(count)
             gradient[places] = weight
-            return Width(width, gradient, motion)
-        chosen |= set(worst.tolist())
+            return Width(float(np.ptp(moved)), gradient, motion)
+        chosen |= added
     raise DepthcellError("minimum zone: the points do not settle it", Reason.NOT_MEASURED)
 
 
 def _programme(
     residual: NDArray[np.float64], motions: NDArray[np.float64]
-) -> tuple[float, tuple[float, float], NDArray[np.float64], NDArray[np.float64]]:
-    """Width, borders, motion, and the weight of each point, by scipy's HiGHS."""
+) -> tuple[tuple[float, float], NDArray[np.float64], NDArray[np.float64]]:
+    """Borders, motion, and the weight of each point, by scipy's HiGHS."""
     count, free = len(residual), len(motions)
     zero, one = np.zeros((count, 1)), np.ones((count, 1))
     limits = np.block([[motions.T, zero, -one], [-motions.T, one, zero]])
@@ -94,7 +94,6 @@ def _programme(
         raise DepthcellError(f"minimum zone: {solved.message}", Reason.NOT_MEASURED)
     weight = np.asarray(solved.ineqlin.marginals)
     return (
-        float(solved.fun),
         (float(solved.x[free]), float(solved.x[free + 1])),
         np.asarray(solved.x[:free]),
         -weight[:count] + weight[count:],
