@@ -1,4 +1,4 @@
-"""Form deviations on exact geometry: each zone's width is known by how the surface was made, or by another optimiser."""
+"""Form deviations on exact geometry: a zone's width is known by how the surface was made, or by another optimiser."""
 
 import numpy as np
 import pytest

@@ -98,15 +98,22 @@ def _of_face(section: OrientationGauge, feature: Found, datum: Found, wanted_rad
     zoned = Zoned(scan, used, apart @ normal, normals, motions, ZoneCriterion.MINIMUM, kept)
     place = zoned.width.gradient @ points
 
-    def by_datum(elements: Sequence[Element]) -> float:
+    def by_normal(elements: Sequence[Element]) -> float:
         """The zone's normal turned as the datum turns; the points on its borders stay (envelope theorem)."""
         turned = np.cross(held, direction(elements[0]))
         return float(place @ (normal + np.cross(turned, normal)))
 
-    _, of_datum = answered(by_datum, (datum,))
+    def by_nearest(elements: Sequence[Element]) -> float:
+        """The same where the zone's normal keeps nearest to the face's own, which then counts as well."""
+        return float(place @ _nearest(direction(elements[1]), direction(elements[0]), wanted_rad))
+
+    if section.criterion == MINIMUM_ZONE or abs(math.sin(wanted_rad)) < ALONG_DATUM:
+        _, others = answered(by_normal, (datum,))
+    else:
+        _, others = answered(by_nearest, (datum, feature))
     how = f"{section.criterion} over {len(used)} points of '{feature.name}', datum {section.datum} least squares"
     drawn = (Drawn(feature.name, used, Plane(middle(feature.element), normal), lift_m=zoned.residual_m), datum.drawn)
-    return zone_reading(zoned, drawn, how, others=of_datum)
+    return zone_reading(zoned, drawn, how, others)
 
 
 def _zone_normal(
@@ -117,10 +124,20 @@ def _zone_normal(
     criterion: str,
 ) -> NDArray[np.float64]:
     """(3,) normal of the zone's planes; the datum's direction taken in that sense which suits the face better."""
-    off = [abs(math.acos(np.clip(sense * float(normal @ held), -1, 1)) - wanted_rad) for sense in (1.0, -1.0)]
-    held = held if off[0] <= off[1] else -held
+    held = _sense(normal, held, wanted_rad) * held
     if criterion == MINIMUM_ZONE:
         return direction(zone_between_planes(points, Plane(points.mean(axis=0), normal), held, wanted_rad).middle)
+    return _nearest(normal, held, wanted_rad)
+
+
+def _sense(normal: NDArray[np.float64], held: NDArray[np.float64], wanted_rad: float) -> float:
+    off = [abs(math.acos(np.clip(sense * float(normal @ held), -1, 1)) - wanted_rad) for sense in (1.0, -1.0)]
+    return 1.0 if off[0] <= off[1] else -1.0
+
+
+def _nearest(normal: NDArray[np.float64], held: NDArray[np.float64], wanted_rad: float) -> NDArray[np.float64]:
+    """(3,) nearest to a face's normal of all that stand at the angle to the datum's direction."""
+    held = _sense(normal, held, wanted_rad) * held
     aside = normal - (normal @ held) * held
     if np.linalg.norm(aside) < ALONG_DATUM:
         aside = across(held)[0]
