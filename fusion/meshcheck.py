@@ -153,8 +153,9 @@ def _crossing_flaw(vertices: NDArray[np.float64], faces: Ints) -> MeshFlaw | Non
     o3d = open3d()
     scene = o3d.t.geometry.RaycastingScene()
     scene.add_triangles(o3d.core.Tensor(vertices.astype(np.float32)), o3d.core.Tensor(faces.astype(np.uint32)))
-    edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    edges = np.unique(edges, axis=0)
+    directed = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    # The mesh is sound so far: each edge runs once in either direction.
+    edges = directed[directed[:, 0] < directed[:, 1]]
     edge_of, face_of = [], []
     for begin in range(0, len(edges), RAYS_AT_ONCE):
         some = edges[begin : begin + RAYS_AT_ONCE]
