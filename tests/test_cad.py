@@ -12,6 +12,7 @@ from depthcell.errors import DepthcellError
 from depthcell.fusion.association.elements import Cylinder, Plane
 from depthcell.fusion.cad import CadPart, load_cad
 from depthcell.fusion.reference import Reference
+from depthcell.inspect.recipe import ReferenceSection
 
 needs_occ = pytest.mark.skipif(importlib.util.find_spec("OCP") is None, reason="needs the extra depthcell[cad]")
 BOX_MM, BORE_MM, BORE_AT_MM = (60.0, 40.0, 10.0), 14.0, (20.0, 20.0)
@@ -145,3 +146,9 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: 
     path.write_text("ISO-10303-21;")
     with pytest.raises(DepthcellError, match=r"OpenCascade, which is not installed .*; pip install 'depthcell\[cad\]'"):
         Reference.load(path, "mm")
+
+
+def test_a_recipe_leaves_the_unit_to_step_unless_it_says_one() -> None:
+    assert ReferenceSection(mesh="part.STEP").stated_unit is None
+    assert ReferenceSection(mesh="part.stp", mesh_unit="inch").stated_unit == "inch"
+    assert ReferenceSection(mesh="part.stl").stated_unit == "mm"

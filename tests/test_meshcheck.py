@@ -1,17 +1,22 @@
 """Flaws of a reference mesh: each is made on purpose and refused with its count and place; a sound mesh passes."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from stagedpart import RECIPE, plate_cell, plate_mesh
 
 from depthcell.acquisition.sdk import open3d
+from depthcell.acquisition.simulator.partmesh import save_stl
 from depthcell.acquisition.simulator.parts import PartKind, build_part
 from depthcell.errors import DepthcellError
 from depthcell.fusion.meshcheck import Flaw, check_mesh, check_unit, first_flaw
+from depthcell.inspect.observation import Observer
+from depthcell.inspect.recipe import Recipe
 
 Mesh = tuple[NDArray[np.float64], NDArray[np.int64]]
 
@@ -120,3 +125,11 @@ def test_a_mesh_too_small_for_its_region_is_in_another_unit(extent_m: float, wor
 def test_a_region_on_a_large_part_is_none_of_that() -> None:
     check_unit(1.0, 0.03, "mesh")
     check_unit(0.096, 0.102, "mesh")
+
+
+def test_a_recipe_whose_mesh_is_in_inches_is_refused_by_name(tmp_path: Path) -> None:
+    mesh = plate_mesh()
+    save_stl(tmp_path / "plate.stl", mesh.with_vertices(mesh.vertices_m / 20))  # 2.5 mm, so that its size alone passes
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    with pytest.raises(DepthcellError, match=r"recipe 'plate': reference\.mesh: is 2\.5 mm large, .* may be inches"):
+        Observer(Recipe.load(tmp_path / "recipe.toml"), plate_cell())
