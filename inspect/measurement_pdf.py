@@ -21,7 +21,7 @@ from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus.doctemplate import SimpleDocTemplate
-from reportlab.platypus.flowables import Flowable, Image, KeepTogether, Spacer
+from reportlab.platypus.flowables import CondPageBreak, Flowable, Image, KeepTogether, Spacer
 from reportlab.platypus.paragraph import Paragraph
 from reportlab.platypus.tables import Table
 
@@ -32,6 +32,7 @@ from depthcell.inspect.measurement_words import (
     chance_text,
     contribution_text,
     limits_text,
+    shown_reasons,
     tolerance_bar,
     value_text,
 )
@@ -64,7 +65,7 @@ def measurement_pdf(part: MeasuredPart, facts: MeasurementFacts, pictures: tuple
     """
     _register_fonts()
     story: list[Flowable] = [_title(part), _facts(part, facts), Spacer(0, 3 * mm), *_verdict(part)]
-    story += [_heading("Gauges"), *_gauges(part.results)]
+    story += [CondPageBreak(45 * mm), _heading("Gauges", keep=False), *_gauges(part.results)]
     deviation = report_of((part,), facts).parts[0].deviation
     if deviation is not None:
         story.append(KeepTogether([_heading("Deviation from the reference"), _deviation(deviation)]))
@@ -158,8 +159,8 @@ def _title(part: MeasuredPart) -> Table:
     return table
 
 
-def _heading(text: str) -> Paragraph:
-    return _text(text, 11.5, fontName=BOLD, spaceBefore=5 * mm, spaceAfter=2 * mm, keepWithNext=1)
+def _heading(text: str, *, keep: bool = True) -> Paragraph:
+    return _text(text, 11.5, fontName=BOLD, spaceBefore=5 * mm, spaceAfter=2 * mm, keepWithNext=int(keep))
 
 
 def _facts(part: MeasuredPart, facts: MeasurementFacts) -> Table:
@@ -180,7 +181,7 @@ def _facts(part: MeasuredPart, facts: MeasurementFacts) -> Table:
 
 def _verdict(part: MeasuredPart) -> list[Flowable]:
     story: list[Flowable] = [_heading(f"Verdict: {part.decision.value}")]
-    story += [_text(f"• {signed(reason)}", 8.5, leftIndent=3 * mm) for reason in part.reasons]
+    story += [_text(f"• {signed(reason)}", 8.5, leftIndent=3 * mm) for reason in shown_reasons(part)]
     return story
 
 
@@ -270,7 +271,8 @@ def _budgets(results: tuple[GaugeResult, ...]) -> list[Flowable]:
     table = _table(rows, (0.32, 0.40, 0.15, 0.13))
     table.setStyle([("LINEABOVE", (0, first), (-1, first), 0.6, SOFT) for first in firsts[1:]])
     note = "Standard uncertainties (k = 1) of the contributions; their squares add up to that of the gauge (GUM 5.1.2)."
-    return [_heading("Uncertainty budgets"), _text(note, 7, textColor=SOFT, spaceAfter=1 * mm, keepWithNext=1), table]
+    said = _text(note, 7, textColor=SOFT, spaceAfter=1 * mm)
+    return [CondPageBreak(45 * mm), _heading("Uncertainty budgets", keep=False), said, table]
 
 
 def _shown_rows(result: GaugeResult) -> list[tuple[str, str, float]]:

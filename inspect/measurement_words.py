@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from depthcell.inspect.decision import COVERAGE_FACTOR
 from depthcell.inspect.gauges.gauged import GaugeResult
+from depthcell.inspect.measurement import MeasuredPart
 from depthcell.inspect.report import signed, with_uncertainty
+from depthcell.inspect.verdict import Decision
 
 UNITS = {"mm": "mm", "deg": "°", "mm3": "mm³"}
 EDGE = 0.06
@@ -37,7 +39,8 @@ def tolerance_bar(result: GaugeResult) -> ToleranceBar | None:
         return None
     reach = COVERAGE_FACTOR * (result.u or 0.0)
     ends = [result.value - reach, result.value + reach]
-    ends += [limit for limit in (result.lower, result.upper, result.floor) if limit is not None]
+    floor = result.floor if result.lower is None else None
+    ends += [limit for limit in (result.lower, result.upper, floor) if limit is not None]
     left, right = min(ends), max(ends)
     span = (right - left) or 1.0
 
@@ -46,7 +49,7 @@ def tolerance_bar(result: GaugeResult) -> ToleranceBar | None:
 
     lower = None if result.lower is None else share(result.lower)
     upper = None if result.upper is None else share(result.upper)
-    open_start = share(result.floor) if result.floor is not None else 0.0
+    open_start = 0.0 if floor is None else share(floor)
     return ToleranceBar(
         start=open_start if lower is None else lower,
         end=1.0 if upper is None else upper,
@@ -56,6 +59,18 @@ def tolerance_bar(result: GaugeResult) -> ToleranceBar | None:
         low=share(ends[0]),
         high=share(ends[1]),
     )
+
+
+def shown_reasons(part: MeasuredPart) -> tuple[str, ...]:
+    """The part's reasons with those of gauges that are OK counted instead of listed: the table of gauges has them."""
+    fine = [result for result in part.results if result.decision is Decision.OK]
+    said = {f"{result.name}: {result.reason}" for result in fine}
+    reasons = tuple(reason for reason in part.reasons if reason not in said)
+    if not fine:
+        return reasons
+    count = f"{len(fine)} of {len(part.results)} gauges are OK"
+    without = sum(result.lower is None and result.upper is None for result in fine)
+    return (*reasons, f"{count}; the recipe states no limit for {without} of these" if without else count)
 
 
 def value_text(result: GaugeResult) -> str:

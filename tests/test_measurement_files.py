@@ -23,7 +23,7 @@ from depthcell.inspect.measurement import MeasuredPart
 from depthcell.inspect.measurement_files import LONGEST_NAME, MOST_REPORTED, part_folders, write_measurement
 from depthcell.inspect.measurement_html import index_html, measurement_html
 from depthcell.inspect.measurement_pdf import measurement_pdf
-from depthcell.inspect.measurement_words import chance_text, limits_text, tolerance_bar, value_text
+from depthcell.inspect.measurement_words import EDGE, chance_text, limits_text, shown_reasons, tolerance_bar, value_text
 from depthcell.inspect.verdict import Decision
 
 PARTS = (measured_plate(), missing_plate(), measured_plate("plate_003", decision=Decision.OK, reasons=("all is well",)))
@@ -223,6 +223,33 @@ def test_the_bar_shows_where_the_value_lies() -> None:
     beyond = tolerance_bar(gauge("distance", 13.0, (11.7, 12.3)))
     assert beyond is not None
     assert beyond.low > (beyond.upper or 1.0)
+
+
+def test_zero_is_in_the_bar_only_where_the_tolerance_begins_there() -> None:
+    between = tolerance_bar(gauge("distance", 12.0, (11.7, 12.3), floor=0.0))
+    assert between is not None
+    assert between.lower == pytest.approx(EDGE)
+    assert between.upper == pytest.approx(1 - EDGE)
+    width = tolerance_bar(gauge("flatness", 0.3, (None, 0.5), floor=0.0))
+    assert width is not None
+    assert width.start == pytest.approx(EDGE)
+    assert width.value == pytest.approx(EDGE + (1 - 2 * EDGE) * 0.6)
+
+
+def test_reasons_leave_out_what_the_table_of_gauges_says() -> None:
+    fine = gauge("distance", 12.0, (11.7, 12.3), name="width", reason="12 mm, wanted 11.7 to 12.3 mm")
+    free = gauge("roundness", 0.1, (None, None), name="ring", reason="no limit")
+    bad = gauge("gap", 3.0, (0.0, 2.0), decision=Decision.NOK, reason="3 mm, wanted at most 2 mm")
+    part = measured_plate(
+        results=(fine, free, bad),
+        decision=Decision.NOK,
+        reasons=("gap: 3 mm, wanted at most 2 mm", "also missing: camera 2", f"width: {fine.reason}", "ring: no limit"),
+    )
+    counted = "2 of 3 gauges are OK; the recipe states no limit for 1 of these"
+    assert shown_reasons(part) == ("gap: 3 mm, wanted at most 2 mm", "also missing: camera 2", counted)
+    good = measured_plate(results=(fine,), decision=Decision.OK, reasons=(f"width: {fine.reason}",))
+    assert shown_reasons(good) == ("1 of 1 gauges are OK",)
+    assert shown_reasons(missing_plate()) == missing_plate().reasons
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.floats(0, 1e6), st.sampled_from(["both", "lower", "upper"]))

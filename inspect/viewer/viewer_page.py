@@ -8,6 +8,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from depthcell.inspect.measurement import MeasuredPart, MeasurementFacts
+from depthcell.inspect.measurement_words import shown_reasons
+from depthcell.inspect.report import signed
 from depthcell.inspect.viewer.viewer_scene import scene_json
 
 FOLDER = Path(__file__).parent
@@ -32,6 +34,7 @@ def viewer_page(part: MeasuredPart, facts: MeasurementFacts) -> str:
     )
     return environment.get_template(TEMPLATE).render(
         part=part,
+        reason=signed(shown_reasons(part)[0]),
         facts=facts,
         library=_packaged(LIBRARY),
         script=_packaged(SCRIPT),

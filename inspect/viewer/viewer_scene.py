@@ -41,7 +41,6 @@ def scene_json(part: MeasuredPart, facts: MeasurementFacts) -> str:
     content = {
         "part": part.part_id,
         "verdict": part.decision.value,
-        "reasons": list(part.reasons),
         "tolerance": facts.tolerance_mm,
         "low": low.tolist(),
         "high": high.tolist(),
