@@ -305,6 +305,18 @@ def test_an_arc_holds_neither_an_inscribed_nor_a_circumscribed_circle() -> None:
         inscribed(fit_plane(flat, up, None), flat, up)
 
 
+def test_what_wanders_off_is_refused() -> None:
+    """A half ring far lower than it is wide: its smallest circumscribed cylinder lies across it."""
+    rng = np.random.default_rng(27)
+    turn, height = rng.uniform(0, 3.5, 30), rng.uniform(-0.002, 0.002, 30)
+    normals = np.stack((np.cos(turn), np.sin(turn), 0 * turn), axis=1)
+    points = (0.03 + rng.normal(0, 1e-4, 30))[:, None] * normals + height[:, None] * Z
+    found = fit_cylinder(points, normals, None, Cylinder(ZERO, Z, 0.03), robust=False)
+    with pytest.raises(DepthcellError, match="the points do not hold it") as refusal:
+        circumscribed(found, points, normals)
+    assert refusal.value.reason is Reason.NOT_MEASURED
+
+
 def turned_datum(index: int, angle: float) -> np.ndarray:
     """The z axis turned about one of the three by a small angle."""
     return np.asarray(Z + angle * np.cross(np.eye(3)[index], Z))

@@ -1,10 +1,10 @@
 """The surface whose largest residual is least: Chebyshev's problem, by linear programmes on few of the points.
 
 Each step linearises where the last one led and solves `min t, s_j (r_j + J_j . p) <= t` within a trust region (Madsen,
-"An algorithm for minimax solution of overdetermined systems", J. Inst. Maths Applics 16 (1975) 321), with only those
-points that stand out; whatever the solution leaves outside is taken in. At a corner of the constraints, where as many
-points touch as there are unknowns, that converges quadratically; where fewer touch and the surface's curvature holds
-the rest, the trust region closes in.
+"An algorithm for minimax solution of overdetermined systems of non-linear equations", J. Inst. Maths Applics 16 (1975)
+321), with only those points that stand out; whatever the solution leaves outside is taken in. At a corner of the
+constraints, where as many points touch as there are unknowns, that converges quadratically; where fewer touch and the
+surface's curvature holds the rest, the trust region closes in.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog  # type: ignore[attr-defined]
 
 from depthcell.errors import DepthcellError, Reason
-from depthcell.fusion.association.changes import moved
+from depthcell.fusion.association.changes import change, moved
+from depthcell.fusion.association.elements import Plane
 from depthcell.fusion.association.misfit import Freedom, Misfit, Surface, levers, misfit, recentred
 
 TAKEN_IN = 12
@@ -27,6 +28,8 @@ TOUCHING_M = 1e-9
 CLOSEST_M = 1e-9
 """The smallest trust region."""
 MOST_STEPS = 200
+FARTHEST = 0.3
+"""Share of its radius by which a round surface may wander from its start."""
 TRUSTED = (0.25, 0.75)
 """Share of the gain promised below which the trust region shrinks, and from which on it grows (Fletcher, Practical
 Methods of Optimization, 1987, 5.1)."""
@@ -113,8 +116,18 @@ def solve(problem: Minimax, start: Surface) -> Contact:
             trust = min(max(4 * np.abs(step).max(), 4 * CLOSEST_M), widest)
         if kept > 0:
             surface = trial
+            _check_near(problem, surface, start)
         taken |= _outstanding(reached)
-    raise DepthcellError("minimum zone: it does not settle; do the points surround it?", Reason.NOT_MEASURED)
+    raise DepthcellError("minimum zone: it does not settle; do the points determine it?", Reason.NOT_MEASURED)
+
+
+def _check_near(problem: Minimax, surface: Surface, start: Surface) -> None:
+    """An axis or centre that wanders off is held by nothing."""
+    if isinstance(start, Plane) or start.radius_m == 0:
+        return
+    wandered = (change(surface, start) / levers(start, problem.points))[:-1]
+    if np.abs(wandered).max() > FARTHEST * start.radius_m:
+        raise DepthcellError("minimum zone: the points do not hold it; do they surround it?", Reason.NOT_MEASURED)
 
 
 def _outstanding(rows: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -155,15 +155,21 @@ def _sized(found: Associated, points: FloatArray, normals: FloatArray, sign: flo
 
 
 def _best(problem: Minimax, start: Surface) -> Contact:
-    """The best of several starts for a cylinder, whose zone may settle in several places; one start for the others."""
+    """The best of several starts for a cylinder, whose zone may settle in several places; one start for the others.
+
+    Raises:
+        DepthcellError: (`NOT_MEASURED`) from the first start the points do not hold it.
+    """
     best = solve(problem, start)
     if not isinstance(start, Cylinder) or not problem.freedom.leans:
         return best
     rng = np.random.default_rng(SEED)
-    spread = problem.spanned(start)
+    spread, size = problem.spanned(start), abs(problem.bound(start))
     for _ in range(STARTS - 1):
-        step = spread @ rng.uniform(-1, 1, spread.shape[1]) * abs(problem.bound(start))
-        other = solve(problem, moved(start, step))
+        try:
+            other = solve(problem, moved(start, spread @ rng.uniform(-size, size, spread.shape[1])))
+        except DepthcellError:
+            continue  # a start that leads nowhere says nothing against the others
         if other.bound_m < best.bound_m - 1e-12:
             best = other
     return best

@@ -65,7 +65,7 @@ def zone_between_planes(points: FloatArray, start: Plane, datum: FloatArray, ang
 def zone_within_cylinder(points: FloatArray, start: Line, datum: FloatArray | None, angle_rad: float = 0.0) -> Zone:
     """The smallest cylinder around points on an axis that stands at an angle to a datum's direction.
 
-    Without a datum its direction is free: that is the straightness of a median line (ISO 12780-1).
+    Without a datum its direction is free: that is the straightness of a median line (ISO 1101, a cylindrical zone).
 
     Args:
         points: (N, 3) metres, on the axis.

@@ -18,7 +18,6 @@ from depthcell.fusion.association.relations import place_of
 from depthcell.fusion.datums.datum import Datum
 from depthcell.fusion.influence import Influence
 from depthcell.fusion.motion import Basis
-from depthcell.fusion.scan import Scan
 
 HOLDS = 1e-3
 """A datum holds a motion of 1 m at the datums if its element then moves by at least this much."""
@@ -129,12 +128,6 @@ def datum_frame(levels: Sequence[Sequence[Datum]]) -> DatumFrame:
         pose = pose.perturbed(basis.twist @ motion)
     labels = ", ".join(datum.label for datum in every)
     raise DepthcellError(f"datum system {labels}: the part lies too far off nominal", Reason.ALIGNMENT_FAILED)
-
-
-def aligned_by_datums(scan: Scan, datums: Sequence[Datum]) -> tuple[NDArray[np.float64], DatumFrame]:
-    """The scan's points (N, 3) in the frame of single datums A | B | C, in order, and the frame."""
-    frame = datum_frame([[datum] for datum in datums])
-    return np.asarray(frame.T_datum_part @ scan.points_part, dtype=np.float64), frame
 
 
 def _answered(
