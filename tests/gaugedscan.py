@@ -1,6 +1,6 @@
 """Scans made directly from ideal surfaces: exact points and normals, moved by noise of a known size if wanted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -52,7 +52,7 @@ def face(
 
 def tube(
     centre_mm: Sequence[float],
-    axis: Sequence[float],
+    axis: Sequence[float] | NDArray[np.float64],
     diameter_mm: float,
     length_mm: float,
     *,
@@ -141,7 +141,7 @@ def twisted(scan: Scan, twist: NDArray[np.float64]) -> Scan:
     return Scan.of(scan.cloud, alignment, scan.cell, scan.reference)
 
 
-def features_of(scan: Scan, features: Sequence[dict[str, object]], **datums: str) -> Features:
+def features_of(scan: Scan, features: Sequence[Mapping[str, object]], **datums: str) -> Features:
     """Features of a scan as a recipe has them; datums as `A="name of the feature"`."""
     sections = [_FEATURE.validate_python(feature) for feature in features]
     return Features(scan, sections, [DatumSection(label=label, feature=name) for label, name in datums.items()])

@@ -1,5 +1,7 @@
 """Form deviations on exact geometry: a zone's width is known by how the surface was made, or by another optimiser."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from gaugedscan import (
@@ -158,7 +160,7 @@ def test_influence_is_what_moving_the_points_does(kind: str, feature: str, crite
     scan = scan_of(patches, anywhere((0.1, 0.2, 0.3)))
     box = plane_feature("face", (0, 0, 1), (44, -16, -4), (76, 16, 4))
     line = {**LINE, "position_mm": [60, 0, 0], "min_mm": [44, -1.5, -4], "max_mm": [76, 1.5, 4]}
-    boxes = [box, line, BORE, {**RING, "min_mm": [-13, -13, -2.5], "max_mm": [13, 13, 2.5]}]
+    boxes: list[Mapping[str, object]] = [box, line, BORE, {**RING, "min_mm": [-13, -13, -2.5], "max_mm": [13, 13, 2.5]}]
     reading = measured(scan, features_of(scan, boxes), kind=kind, feature=feature, criterion=criterion)
     lift = 1e-9 * rng.standard_normal(len(scan.points_part))
     ends = []

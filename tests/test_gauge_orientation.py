@@ -1,6 +1,7 @@
 """Orientation and run-out on exact geometry, truth by construction."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_a_face_at_an_angle_to_a_face(turn: tuple[float, ...], lean_deg: float, 
     other = plane_feature("other", leaning(0.0, angle_deg), (45, -14, -15), (75, 14, 15))
     scan = scan_of(patches, anywhere(turn))
     features = features_of(scan, [BASE, {**other, "point_mm": [60, 0, 0]}], A="base")
-    kinds: list[dict[str, object]] = [{"kind": "angularity", "angle_deg": angle_deg}]
+    kinds: list[Mapping[str, object]] = [{"kind": "angularity", "angle_deg": angle_deg}]
     kinds += [{"kind": "parallelism"}] if angle_deg == 0 else []
     kinds += [{"kind": "perpendicularity"}] if angle_deg == 90 else []
     # along the direction of the lean the patch is as long as `across` has laid it
@@ -81,7 +82,7 @@ def test_an_axis_at_an_angle_to_an_axis_and_to_a_face(
     scan = scan_of([face((0, 0, 0), (0, 0, 1), (30, 30)), *shafts], anywhere(turn))
     features = features_of(scan, boxes, A="base", B="post")
     expected = length_mm / 1e3 * abs(math.sin(math.radians(lean_deg)))
-    gauges: list[dict[str, object]] = [
+    gauges: list[Mapping[str, object]] = [
         {"kind": "angularity", "angle_deg": angle_deg, "datum": "B"},
         {"kind": "angularity", "angle_deg": 90.0 - angle_deg, "datum": "A"},
     ]
@@ -153,7 +154,7 @@ def test_axial_runout_of_a_leaning_face(lean_deg: float) -> None:
     assert circular.value == pytest.approx(2 * 0.0145 * math.tan(lean), rel=0.05)
 
 
-def rough_scene() -> tuple[Scan, list[dict[str, object]]]:
+def rough_scene() -> tuple[Scan, list[Mapping[str, object]]]:
     rng = np.random.default_rng(8)
     patches = [
         face((0, 0, 0), (0.01, 0, 1), (30, 30)),

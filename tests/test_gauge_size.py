@@ -1,6 +1,7 @@
 """Distance, step height, angle, diameter and coordinate on exact geometry, and how they answer to points and pose."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ def test_angle_with_an_axis_is_folded(lean_deg: float) -> None:
         assert reading.value == pytest.approx(lean, abs=1e-7)
 
 
-def scene() -> tuple[Scan, list[dict[str, object]]]:
+def scene() -> tuple[Scan, list[Mapping[str, object]]]:
     patches = [
         face((0, 0, 0), (0, 0, 1), (30, 20)),
         tube((40, 0, 5), (LEAN, 0, 1), 14, 10),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from depthcell.acquisition.transform import RigidTransform
+from depthcell.acquisition.transform import FloatArray, RigidTransform
 from depthcell.fusion.association.changes import carried
 from depthcell.fusion.association.elements import Circle, Cylinder, Element, Line, Plane, Sphere, across
 from depthcell.fusion.datums.datum import Datum
@@ -145,7 +145,10 @@ def measure_position(section: PositionGauge, scan: Scan, features: Features) -> 
     nominal, _ = nominal_surface(feature.section)
     held = Held.by(section.datums, features)
     now = carried(feature.element, held.T_datum_part)
-    offsets = [(place, offset(now, place)) for place in _places(feature, nominal, scan)]
+    offsets = [
+        (place, offset(now, place))
+        for place in _places(now, nominal, held.T_datum_part @ scan.points_part[feature.used])
+    ]
     place, worst = max(offsets, key=lambda pair: float(np.linalg.norm(pair[1])))
     size_m = float(np.linalg.norm(worst))
     way = worst / size_m if size_m > 0 else _sideways(nominal)
@@ -164,14 +167,14 @@ def _sideways(nominal: Element) -> NDArray[np.float64]:
     return np.array([1.0, 0.0, 0.0]) if isinstance(nominal, Sphere) else across(direction(nominal))[0]
 
 
-def _places(feature: Found, nominal: Element, scan: Scan) -> list[Element]:
+def _places(element: Element, nominal: Element, points_datum: FloatArray) -> list[Element]:
     """The nominal element at each place that is looked at: an axis at both ends of the stretch that was seen."""
     if not isinstance(nominal, Cylinder):
         return [nominal]
-    if isinstance(feature.element, Circle):
-        height = float((feature.element.centre - nominal.point) @ nominal.axis)
+    if isinstance(element, Circle):
+        height = float((element.centre - nominal.point) @ nominal.axis)
         return [Cylinder(nominal.point + height * nominal.axis, nominal.axis, nominal.radius_m)]
-    heights = (scan.points_part[feature.used] - nominal.point) @ nominal.axis
+    heights = (points_datum - nominal.point) @ nominal.axis
     return [
         Cylinder(nominal.point + height * nominal.axis, nominal.axis, nominal.radius_m)
         for height in (float(heights.min()), float(heights.max()))
