@@ -49,6 +49,7 @@ VERBS = (
     fusion.fuse,
     inspection.evaluate,
     inspection.inspect,
+    inspection.measure,
     inspection.listen,
     inspection.demo,
 )

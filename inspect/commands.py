@@ -55,6 +55,27 @@ def inspect(  # noqa: PLR0913, PLR0917 - one parameter for each option of the ve
     notes.print(f"results: {result.report or result.folder}", markup=False)
 
 
+def measure(
+    source: Annotated[Path, typer.Argument(help="Folder of parts, one part's folder, or one recording.")],
+    recipe: Annotated[Path | None, typer.Option(help="Recipe with gauges; SOURCE/recipe.toml if not given.")] = None,
+    cell: Annotated[Path | None, typer.Option(help="Cell file; the one that the recipe names if not given.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="New folder for reports, turnable views, pictures, CSV, JSON and Q-DAS.")
+    ] = None,
+    qif: Annotated[Path | None, typer.Option(help="QIF 3.0 results file to write.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Use only the first so many frames of each part.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one part a line as JSON.")] = False,
+) -> None:
+    """Measure recorded parts by the recipe's gauges: millimetres with intervals, limits, decisions.
+
+    Example: depthcell measure runs/sim --recipe examples/bracket.toml --report out/ --qif out/results.qif
+    """
+    from depthcell.inspect.inspection_run import RunPlan
+    from depthcell.inspect.measure_verb import Wanted, measure_parts
+
+    measure_parts(RunPlan(source, recipe, cell, None, frames), Wanted(report, qif), json_wanted=as_json)
+
+
 def evaluate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb
     source: Annotated[
         Path, typer.Argument(metavar="DIR", help="Data set in MVTec 3D-AD layout; with --pod a simulated run.")

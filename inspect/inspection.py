@@ -18,8 +18,10 @@ from depthcell.calib.verify.health import health_path
 from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.align import Alignment
 from depthcell.fusion.fuse import FusedPart, PartAccumulator
+from depthcell.fusion.scan import Scan
 from depthcell.inspect.cell_gate import CellGate
 from depthcell.inspect.decision import combine
+from depthcell.inspect.gauges.gauged import GaugeResult, gauge_all
 from depthcell.inspect.golden import Golden
 from depthcell.inspect.judgement import Judgement, judge
 from depthcell.inspect.observation import Observation, Observer
@@ -151,6 +153,9 @@ class Inspector:
                 observation = self._observer.observe(fused)
             with clock.stage("judge"):
                 judgement = judge(observation, self._observer, self._golden)
+            if self.recipe.gauge:
+                with clock.stage("gauge"):
+                    judgement = judgement.with_gauges(self._gauged(fused, observation.alignment))
         except DepthcellError as error:
             gaps = (*gaps, str(error))
         except Exception as error:  # an error of ours must not stop the line, nor let a part pass
@@ -158,6 +163,10 @@ class Inspector:
             gaps = (*gaps, f"internal error ({type(error).__name__}: {error}); report it with this recording")
         verdict = self._verdict(identity, judgement, gaps, clock)
         return _inspection(verdict, fused, observation, judgement)
+
+    def _gauged(self, fused: FusedPart, alignment: Alignment) -> tuple[GaugeResult, ...]:
+        """Every gauge of the recipe."""
+        return gauge_all(self.recipe, Scan.of(fused.cloud, alignment, self._observer.cell, self._observer.reference))
 
     def _verdict(
         self, identity: Identity, judgement: Judgement | None, gaps: tuple[str, ...], clock: "_Clock"

@@ -1,6 +1,6 @@
 """From one observed part to findings, measurements and the checks that decide: shape, colour, bores, coverage."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -12,6 +12,7 @@ from depthcell.inspect.color_check import ColorScore, score_view
 from depthcell.inspect.coverage import Coverage, coverage, largest_gap
 from depthcell.inspect.decision import COVERAGE_FACTOR, Judged, decide
 from depthcell.inspect.findings import Evidence, Found, color_finding, missing_bore_finding, shape_finding
+from depthcell.inspect.gauges.gauged import GaugeResult
 from depthcell.inspect.golden import Golden
 from depthcell.inspect.naming import joined
 from depthcell.inspect.observation import Observation, Observer
@@ -46,6 +47,14 @@ class Judgement:
     measurements: tuple[Measurement, ...]
     significance: NDArray[np.float64]
     color_score: NDArray[np.float64]
+
+    def with_gauges(self, results: Sequence[GaugeResult]) -> "Judgement":
+        """With what the recipe's gauges say, after everything else."""
+        return replace(
+            self,
+            checks=(*self.checks, *(result.judged for result in results)),
+            measurements=(*self.measurements, *(result.measurement for result in results)),
+        )
 
 
 def judge(observation: Observation, observer: Observer, golden: Golden | None) -> Judgement:

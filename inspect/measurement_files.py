@@ -29,6 +29,7 @@ from depthcell.inspect.qif import qif_document
 from depthcell.inspect.verdict import Decision
 from depthcell.inspect.viewer.viewer_page import viewer_page
 
+INDEX = "index.html"
 MOST_REPORTED = 200
 """Parts that get reports of their own; of a longer run those that are not OK, then the first."""
 LONGEST_NAME = 80
@@ -37,9 +38,15 @@ LINKS = (("turnable view", "view.html"), ("PDF", "report.pdf"), ("all parts", ".
 
 
 def write_measurement(
-    parts: Sequence[MeasuredPart], facts: MeasurementFacts, out: Path | None, qif: Path | None = None
+    parts: Sequence[MeasuredPart],
+    facts: MeasurementFacts,
+    out: Path | None,
+    qif: Path | None = None,
+    advance: Callable[[], None] = lambda: None,
 ) -> None:
     """Write everything into the folder `out`, and the QIF document to `qif`; either may be None.
+
+    `advance` is called after each part.
 
     Raises:
         DepthcellError: there is no part; parts have different gauges; or a file cannot be written, `DISK_FULL` where
@@ -52,13 +59,29 @@ def write_measurement(
         for part, folder in zip(parts, folders, strict=True):
             if folder is not None:
                 write_part(part, facts, out / folder)
+            advance()
         _write(out / "measurements.csv", measurement_csv(parts).encode("utf-8"))
         _write(out / "measurements.json", to_json(report_of(parts, facts)))
         _write(out / "measurements.dfq", dfq_file(parts, facts))
     if qif is not None:
         _write(qif, qif_document(parts, facts))
     if out is not None:
-        _write(out / "index.html", index_html(parts, facts, folders).encode("utf-8"))
+        _write(out / INDEX, index_html(parts, facts, folders).encode("utf-8"))
+
+
+def check_room(out: Path | None) -> None:
+    """Refuse a folder that holds other things than an earlier measurement, before anything is measured.
+
+    Raises:
+        DepthcellError: it does, or is a file.
+    """
+    if out is None or not out.exists():
+        return
+    if not out.is_dir():
+        raise DepthcellError(f"--report {out}: is a file; name a folder")
+    if any(out.iterdir()) and not (out / INDEX).is_file():
+        raise DepthcellError(f"--report {out}: holds other things; name a new folder")
+    (out / INDEX).unlink(missing_ok=True)  # where it is, everything is: not so until the new one is written
 
 
 def write_part(part: MeasuredPart, facts: MeasurementFacts, folder: Path) -> None:

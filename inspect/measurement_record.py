@@ -136,7 +136,7 @@ def report_of(parts: Sequence[MeasuredPart], facts: MeasurementFacts) -> Measure
         cell=facts.cell_name,
         written_at=facts.written_at,
         versions=facts.versions,
-        parts=tuple(_part(part) for part in parts),
+        parts=tuple(part_record(part) for part in parts),
     )
 
 
@@ -171,7 +171,8 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "depthcell measurement"} | schema
 
 
-def _part(part: MeasuredPart) -> PartRecord:
+def part_record(part: MeasuredPart) -> PartRecord:
+    """One part as its record."""
     return PartRecord(
         part_id=part.part_id,
         verdict=part.decision,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from depthcell.errors import DepthcellError
 from depthcell.fusion.budget import uncertainty_budget
 from depthcell.fusion.scan import Scan
-from depthcell.inspect.decision import COVERAGE_FACTOR, decide
+from depthcell.inspect.decision import COVERAGE_FACTOR, Judged, decide
 from depthcell.inspect.gauges.extraction import Features
 from depthcell.inspect.gauges.gauging import measure_gauge
 from depthcell.inspect.gauges.reading import PEOPLES_FACTOR, PEOPLES_UNIT, Drawn, Quantity, Reading
@@ -77,6 +77,11 @@ class GaugeResult:
         half = COVERAGE_FACTOR * self.u
         low = self.value - half
         return (low if self.floor is None else max(low, self.floor)), self.value + half
+
+    @property
+    def judged(self) -> Judged:
+        """As one of the checks that a part's verdict combines."""
+        return Judged(self.decision, f"{self.name}: {self.reason}")
 
     @property
     def measurement(self) -> Measurement:

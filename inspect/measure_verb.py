@@ -1,0 +1,64 @@
+"""What `depthcell measure` does: gauge every part, say it, write it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from depthcell.inspect.inspection_run import RunPlan
+from depthcell.inspect.measure_run import measure_source
+from depthcell.inspect.measurement import MeasuredPart
+from depthcell.inspect.measurement_files import check_room, write_measurement
+from depthcell.inspect.measurement_record import part_record
+from depthcell.inspect.measurement_words import limits_text, value_text
+from depthcell.inspect.terminal import wide_console
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to write besides the terminal: a folder of reports, and a QIF file; None for neither."""
+
+    report: Path | None
+    qif: Path | None
+
+
+def measure_parts(plan: RunPlan, wanted: Wanted, *, json_wanted: bool) -> None:
+    """Gauge every part with a progress bar; print a table for each, or one line of JSON; write what is wanted.
+
+    Raises:
+        DepthcellError: see `measure_source` and `write_measurement`.
+    """
+    check_room(wanted.report)
+    notes = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = wide_console()
+    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as progress:
+        task = progress.add_task("measure", total=None)
+
+        def show(part: MeasuredPart) -> None:
+            if json_wanted:
+                print(msgspec.json.encode(part_record(part)).decode(), flush=True)
+            else:
+                console.print(part_table(part))
+            progress.advance(task)
+
+        run = measure_source(plan, show, lambda parts: progress.update(task, total=parts))
+        written = progress.add_task("write", total=len(run.parts))
+        if wanted.report is not None or wanted.qif is not None:
+            write_measurement(run.parts, run.facts, wanted.report, wanted.qif, lambda: progress.advance(written))
+    for path in (wanted.report, wanted.qif):
+        if path is not None:
+            notes.print(f"written: {path}", markup=False)
+
+
+def part_table(part: MeasuredPart) -> Table:
+    """The gauges of one part as a person reads them."""
+    table = Table("gauge", "value", "limits", "decision", title=f"{part.part_id}: {part.decision}")
+    for result in part.results:
+        if result.value is None:
+            table.add_row(result.name, "–", limits_text(result), f"{result.decision}: {result.reason}")
+        else:
+            table.add_row(result.name, value_text(result), limits_text(result), str(result.decision))
+    return table
