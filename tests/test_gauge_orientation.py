@@ -73,7 +73,7 @@ def test_an_axis_at_an_angle_to_an_axis_and_to_a_face(
     length_mm = 12.0
     axis = leaning(lean_deg, angle_deg)
     shafts = [tube((0, 60, 0), (0, 0, 1), 20, length_mm), tube((60, 0, 0), axis, 10, length_mm)]
-    boxes = [
+    boxes: list[Mapping[str, object]] = [
         BASE,
         round_feature("post", "cylinder", (0, 60, 0), 20, 12.0),
         round_feature("shaft", "cylinder", (60, 0, 0), 10, 15.0, axis=leaning(0.0, angle_deg)),
@@ -112,7 +112,7 @@ def eccentric(offset_mm: float) -> Patch:
 def test_radial_runout_of_an_eccentric_shaft(turn: tuple[float, ...], offset_mm: float) -> None:
     """The farthest and the nearest point lie on the line of both centres: twice the eccentricity (120 columns)."""
     scan = scan_of([tube((0, 60, 0), (0, 0, 1), 20, 12), eccentric(offset_mm)], anywhere(turn))
-    boxes = [
+    boxes: list[Mapping[str, object]] = [
         round_feature("post", "cylinder", (0, 60, 0), 20, 8.0),
         round_feature("shaft", "cylinder", (0, 60, 14), 16, 5.0),
     ]
@@ -127,7 +127,7 @@ def test_circular_runout_forgives_a_taper_and_total_does_not() -> None:
     height = (shaft.points[:, 2] - 0.014) / 0.004
     tapered = shaft.lifted(5e-5 * height)
     scan = scan_of([tube((0, 60, 0), (0, 0, 1), 20, 12), tapered])
-    boxes = [
+    boxes: list[Mapping[str, object]] = [
         round_feature("post", "cylinder", (0, 60, 0), 20, 8.0),
         round_feature("shaft", "cylinder", (0, 60, 14), 16, 5.0),
     ]
@@ -164,7 +164,7 @@ def rough_scene() -> tuple[Scan, list[Mapping[str, object]]]:
     ]
     patches = [patch.lifted(1e-5 * rng.standard_normal(len(patch.points))) for patch in patches]
     other = plane_feature("other", leaning(0.0, 90.0), (45, -14, -15), (75, 14, 15))
-    boxes = [
+    boxes: list[Mapping[str, object]] = [
         BASE,
         {**other, "point_mm": [60, 0, 0]},
         round_feature("post", "cylinder", (0, 60, 0), 20, 8.0),

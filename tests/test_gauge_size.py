@@ -46,7 +46,7 @@ def test_step_height_and_distance_of_faces(
 ) -> None:
     low, high = face((0, 0, 0), (0, 0, 1), (size_mm, size_mm)), face((60, 5, step_mm), (0, 0, 1), (10, 12))
     scan = scan_of([low, high], anywhere(turn, place))
-    boxes = [
+    boxes: list[Mapping[str, object]] = [
         plane_feature("low", (0, 0, 1), (-25, -25, -3), (25, 25, 3)),
         plane_feature("high", (0, 0, 1), (50, -5, step_mm - 3), (70, 15, step_mm + 3)),
     ]
@@ -105,7 +105,7 @@ def test_angle_of_planes(turn: tuple[float, ...], angle_deg: float) -> None:
     scan = scan_of(
         [face((0, 0, 0), (0, 0, 1), (20, 20)), face((50, 0, 0), normal, (16, 16))], anywhere(turn, (0, 0, 0))
     )
-    boxes = [
+    boxes: list[Mapping[str, object]] = [
         plane_feature("base", (0, 0, 1), (-11, -11, -3), (11, 11, 3)),
         plane_feature("other", normal, (36, -14, -14), (64, 14, 14)),
     ]
@@ -142,7 +142,7 @@ def scene() -> tuple[Scan, list[Mapping[str, object]]]:
         ball((-40, 0, 6), 16),
         ball((-40, 50, 2), 12),
     ]
-    boxes = [
+    boxes: list[Mapping[str, object]] = [
         plane_feature("base", (0, 0, 1), (-16, -11, -3), (16, 11, 3)),
         round_feature("shaft", "cylinder", (40, 0, 5), 14, 8.0),
         round_feature("bore", "cylinder", (40, 40, 5), 18, 8.0, side="inside"),

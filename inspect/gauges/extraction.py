@@ -163,7 +163,7 @@ def _why_few(
         field = "side" if isinstance(feature, CylinderFeature | CircleFeature | SphereFeature) else "normal"
         return (
             f"{int(near.sum())} points near the nominal surface, but all look another way by more than {AGREE_DEG:g} "
-            f"degrees; check {field}"
+            f"degrees; check {field}, or no camera saw it"
         )
     return f"{left} points, needs at least {FEWEST}; widen its box, or let a camera see more of it"
 
