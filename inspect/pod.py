@@ -191,7 +191,7 @@ def fit_response(size_mm: Floats, response_mm: Floats, reporting_mm: Floats, sca
         scale: linear or logarithmic, both ways; None takes that of the larger likelihood.
 
     Raises:
-        DepthcellError: sizes or responses are not positive, or fewer than four responses were measured.
+        DepthcellError: sizes or responses are not positive or all the same, or fewer than four responses were measured.
     """
     size = _checked(size_mm, len(response_mm))
     measured = np.isfinite(response_mm)
@@ -200,6 +200,8 @@ def fit_response(size_mm: Floats, response_mm: Floats, reporting_mm: Floats, sca
     level = np.where(measured, response_mm, reporting_mm)
     if not (np.isfinite(level) & (level > 0)).all():
         raise DepthcellError("response: holds one that is not positive; give its magnitude in mm")
+    if np.ptp(level) == 0:
+        raise DepthcellError("response: all are the same, as if nothing had been measured")
     if scale is not None:
         return _fitted_response(size, level, measured, scale)
     fits = [_fitted_response(size, level, measured, one) for one in Scale]

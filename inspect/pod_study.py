@@ -225,7 +225,7 @@ def _by_hits(sizes: Floats, hit: Floats) -> Detected:
 def _by_response(sizes: Floats, seen: Sequence[_Seen], tolerance_mm: float, noise: Noise | None) -> Response | None:
     responses = np.array([np.nan if one.response_mm is None else one.response_mm for one in seen])
     known = [one.u_mm for one in seen if one.u_mm is not None]
-    if len(known) < 4 or np.ptp(sizes) == 0:
+    if len(known) < 4 or np.ptp(sizes) == 0 or np.nanmax(responses) == np.nanmin(responses):
         return None
     fit: ResponseFit = fit_response(sizes, responses, np.array([one.reporting_mm for one in seen]))
     decision_mm = tolerance_mm + GUARD_FACTOR * float(np.median(known))

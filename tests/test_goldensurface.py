@@ -1,5 +1,6 @@
 """A golden part from scans alone: mean and process spread come out as they were put in, and a defect stands out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,7 @@ def test_too_few_scans_and_another_part_are_refused(nominal: Reference) -> None:
     with pytest.raises(DepthcellError, match="needs 4 good scans or more, got 3"):
         golden_surface(scans, T_CELL_PART, SPACING_M)
     lost = scan(nominal, 3)
-    far = PartCloud(**{name: getattr(lost, name) for name in lost.__slots__} | {"points_cell": lost.points_cell + 0.05})
+    far = replace(lost, points_cell=lost.points_cell + 0.05)
     with pytest.raises(DepthcellError, match=r"scan 4: only 0% of the scan lies on the surface") as refusal:
         golden_surface([*scans, far], T_CELL_PART, SPACING_M)
     assert refusal.value.reason is Reason.ALIGNMENT_FAILED

@@ -1,5 +1,7 @@
 """Probability of detection: published examples, brute-force likelihoods, separation, coverage, refusals."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -61,12 +63,15 @@ def test_the_hit_miss_bound_is_that_of_the_written_out_profile(seed: int, count:
     np.testing.assert_allclose(curve.line, best.x, rtol=1e-3)
 
     def short_of_floor(x90: float) -> float:
-        profile = minimize_scalar(
-            lambda b1: -penalised(np.array([logit(0.9) - b1 * x90, b1]), x, hit), bounds=(1e-3, 300), method="bounded"
-        )
+        def held(slope: float) -> float:
+            return -penalised(np.array([logit(0.9) - slope * x90, slope]), x, hit)
+
+        profile: Any = minimize_scalar(held, bounds=(1e-3, 300), method="bounded")
         return float(-best.fun - DROP + profile.fun)
 
-    bound = np.exp(brentq(short_of_floor, np.log(curve.size_mm(0.9)), np.log(curve.size_mm(0.9)) + 3))
+    log_a90 = float(np.log(curve.size_mm(0.9)))
+    log_bound: Any = brentq(short_of_floor, log_a90, log_a90 + 3)
+    bound = float(np.exp(log_bound))
     assert curve.size_bound_mm(0.9) == pytest.approx(bound, rel=2e-3)
     assert curve.lower(np.array([bound]))[0] == pytest.approx(0.9, abs=2e-3)
 
@@ -180,6 +185,8 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
     sizes, seen = np.array([0.3, 0.4, 0.5, 0.6]), np.array([0.3, np.nan, 0.5, 0.6])
     with pytest.raises(DepthcellError, match="3 of 4 defects gave one; four are the least"):
         fit_response(sizes, seen, np.full(4, 0.2))
+    with pytest.raises(DepthcellError, match="all are the same, as if nothing"):
+        fit_response(sizes, np.full(4, 0.3), np.full(4, 0.3))
     with pytest.raises(DepthcellError, match="not positive; give its magnitude"):
         fit_response(sizes, -sizes, np.full(4, 0.2))
     with pytest.raises(DepthcellError, match="4 of 3: no share"):
