@@ -105,21 +105,44 @@ def calibration_gradient(
         points: (K,) indices into the cloud.
         gradient: (K,) g.
     """
-    change = np.zeros(len(cell.joint_covariance))
     if not len(points):
-        return change
-    places_cell = cloud.points_cell[points]
-    block, count = _blocks(places_cell, np.asarray(gradient))
+        return np.zeros(len(cell.joint_covariance))
+    block, count = _blocks(cloud.points_cell[points], np.asarray(gradient))
+    weight, normals_cell = np.asarray(gradient, np.float64), cloud.normals_cell[points]
+    lifts = calibration_lifts(cloud, cell, points, weight[:, None] * normals_cell, block, count)
+    return np.asarray(lifts.sum(axis=0))
+
+
+def calibration_lifts(
+    cloud: PartCloud,
+    cell: Cell,
+    points: NDArray[np.intp],
+    pulls_cell: NDArray[np.floating],
+    block: NDArray[np.intp],
+    count: int,
+) -> NDArray[np.float64]:
+    """Change (B, P) of `sum over a block of v_i . p_i` per unit of each row of the cell's joint covariance.
+
+    Args:
+        cloud: the points.
+        cell: of its cameras.
+        points: (K,) indices into the cloud.
+        pulls_cell: (K, 3) v, frame "cell".
+        block: (K,) which of the B blocks each belongs to.
+        count: B.
+    """
+    change = np.zeros((count, len(cell.joint_covariance)))
+    places_cell, strength = cloud.points_cell[points], np.linalg.norm(pulls_cell, axis=1)
     for index, serial in enumerate(cloud.serials):
-        weight = np.asarray(gradient, np.float64) * cloud.share[points, index]
-        size = np.bincount(block, np.abs(weight), count)
+        share = cloud.share[points, index].astype(np.float64)
+        size = np.bincount(block, share * strength, count)
         filled = np.flatnonzero(size)
         if not len(filled):
             continue
-        middles = _summed(block, np.abs(weight)[:, None] * places_cell, count)[filled] / size[filled, None]
-        pulls = _summed(block, weight[:, None] * cloud.normals_cell[points], count)[filled]
+        middles = _summed(block, (share * strength)[:, None] * places_cell, count)[filled] / size[filled, None]
+        pulls = _summed(block, share[:, None] * pulls_cell, count)[filled]
         # Lifts along vectors that are no unit normals are just as linear in them.
-        change[cell.rows_of(serial)] = calibration_jacobian(cell.camera(serial), middles, pulls).sum(axis=0)
+        change[filled, cell.rows_of(serial)] = calibration_jacobian(cell.camera(serial), middles, pulls)
     return change
 
 

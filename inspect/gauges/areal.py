@@ -32,13 +32,15 @@ class Cells:
 
     Attributes:
         side_m: of a cell: the filter's nesting index.
-        places: (C, 3) metres, middles of the cells.
+        cell: (K,) which of them each point was pooled to.
+        places: (C, 3) metres, middles of the cells, on the element.
         lift_m: (C,) mean of the points' residuals.
         motions: (P, C) means of what a unit of each motion adds to them.
         covariance: (C, C) of `lift_m` from noise.
     """
 
     side_m: float
+    cell: NDArray[np.intp]
     places: NDArray[np.float64]
     lift_m: NDArray[np.float64]
     motions: NDArray[np.float64]
@@ -48,33 +50,31 @@ class Cells:
 def pooled(
     cloud: PartCloud,
     points: NDArray[np.intp],
+    feet: NDArray[np.float64],
     residual_m: FloatArray,
     motions: NDArray[np.float64],
-    side_m: float | None = None,
 ) -> Cells:
-    """Means over cells, each point with its nearest cell.
+    """Means over cells, each point with its nearest cell; as large as the noise's correlation and their number ask.
 
     Args:
         cloud: holds the noise of the points.
         points: (K,) indices into it.
+        feet: (K, 3) metres, where the points would lie on the element: a place that carries no noise across it.
         residual_m: (K,) of those points.
         motions: (P, K).
-        side_m: of a cell; None for `LENGTHS_PER_CELL` correlation lengths, or more where cells would be too many.
     """
-    places = cloud.points_cell[points]
     length_m = float(np.median(cloud.correlation_m[points]))
-    if side_m is None:
-        side_m, middles = max(LENGTHS_PER_CELL * length_m, 1e-9), None
-        while middles is None or len(middles) > MOST_CELLS:
-            middles = _middles(places, side_m)
-            side_m *= GROWTH if len(middles) > MOST_CELLS else 1.0
-    else:
-        middles = _middles(places, side_m)
-    cell = np.asarray(KDTree(middles).query(places)[1], dtype=np.intp)
+    side_m = max(LENGTHS_PER_CELL * length_m, 1e-9)
+    middles = _middles(feet, side_m)
+    while len(middles) > MOST_CELLS:
+        side_m *= GROWTH
+        middles = _middles(feet, side_m)
+    cell = np.asarray(KDTree(middles).query(feet)[1], dtype=np.intp)
     count = np.bincount(cell, minlength=len(middles))
     return Cells(
         side_m=side_m,
-        places=np.stack([_mean(cell, column, count) for column in places.T], axis=1),
+        cell=cell,
+        places=np.stack([_mean(cell, column, count) for column in feet.T], axis=1),
         lift_m=_mean(cell, np.asarray(residual_m), count),
         motions=np.array([_mean(cell, row, count) for row in motions]).reshape(-1, len(middles)),
         covariance=_covariance(cloud, points, cell, count, length_m),

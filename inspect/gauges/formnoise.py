@@ -7,15 +7,16 @@ when noise is taken off as Wiener's filter does. Its uncertainty is the spread o
 these are wider in the mean: what noise still does to a maximum.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
+from depthcell.calib.cell import Cell
+from depthcell.fusion.budget import calibration_lifts
 from depthcell.fusion.partcloud import PartCloud
-from depthcell.inspect.gauges.areal import pooled
+from depthcell.inspect.gauges.areal import Cells, pooled
 from depthcell.inspect.gauges.formdraws import Form
 from depthcell.inspect.gauges.zone import Width, farthest, narrowest, peak_to_valley
 
@@ -41,16 +42,35 @@ class ZoneCriterion(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class MeasuredZone:
+    """Points whose zone is looked for.
+
+    Attributes:
+        cloud: holds the points' noise.
+        cell: of its cameras.
+        points: (K,) indices into the cloud.
+        residual_m: (K,) signed distance of each from the element, or from one at a constant distance of it.
+        normals_cell: (K, 3) of the element at the points, unit length, frame "cell".
+    """
+
+    cloud: PartCloud
+    cell: Cell
+    points: NDArray[np.intp]
+    residual_m: NDArray[np.float64]
+    normals_cell: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ZoneEstimate:
     """A zone's width without what noise adds to it.
 
     Attributes:
         value_m: the width.
-        noise_u_m: its standard uncertainty from noise; `value_m - 2 noise_u_m` up to `value_m + 2 noise_u_m`, from zero
-            where that is less, holds the width in about 95 of 100 cases.
+        noise_u_m: its standard uncertainty from noise, calibration's bending included; `value_m - 2 noise_u_m` up to
+            `value_m + 2 noise_u_m`, from zero where that is less, holds the width in about 95 of 100 cases.
         bias_m: what noise had added to the width of the pooled points.
-        gradient: (K,) change of the width per metre that each of the points is lifted, where neighbours are lifted
-            alike, as by calibration: by the cells that the zone touches.
+        gradient: (K,) change of the width per metre that each of the points is lifted, where all are lifted together
+            along the motions; what lifts neighbours otherwise is in `noise_u_m`.
         side_m: of the cells that points were pooled to: form finer than about two of them is not seen.
         note: how, in words.
     """
@@ -64,34 +84,34 @@ class ZoneEstimate:
 
 
 def estimate_zone(
-    cloud: PartCloud,
-    points: NDArray[np.intp],
-    residual_m: NDArray[np.float64],
-    motions: NDArray[np.float64],
-    criterion: ZoneCriterion = ZoneCriterion.MINIMUM,
-    kept: NDArray[np.float64] | None = None,
+    zone: MeasuredZone, motions: NDArray[np.float64], criterion: ZoneCriterion, kept: NDArray[np.float64]
 ) -> ZoneEstimate:
-    """Width of the zone about points, and its uncertainty from noise.
+    """Width of the zone about points, and its uncertainty from noise and from what calibration does to form.
+
+    Calibration lifts cameras against each other and bends what each sees, which looks like form and widens a zone as
+    noise does: so it counts as noise between cells, with its covariance by `budget.calibration_lifts`. What it does
+    along the motions it does to datums and pose too; that part is left to the gradient.
 
     Args:
-        cloud: holds the points' noise.
-        points: (K,) indices into it.
-        residual_m: (K,) signed distance of each from the element, metres.
+        zone: the points.
         motions: (P, K) what a unit of each motion that is free adds to the residuals; (0, K) for a zone that is held. A
             change of all residuals alike need not be among them: it leaves a width, and is free for FARTHEST only if it
             is named.
         criterion: what the width is.
         kept: (M, K) the same for motions that are held though the surface as a whole may well be off along them, such
-            as leans against a datum; they are taken as measured, without leaning on the form's smoothness.
+            as leans against a datum; (0, K) without. They are taken as measured, without leaning on the form's
+            smoothness.
 
     Raises:
         DepthcellError: (`NOT_MEASURED`) too few points to tell form from noise.
     """
-    told = np.vstack((motions, np.zeros((0, len(points))) if kept is None else kept))
-    cells = pooled(cloud, points, residual_m, told)
-    places = cloud.points_cell[points]
-    shown = _spread(places)
-    form = Form.seen(cells, places[shown], told[:, shown])
+    told = np.vstack((motions, kept))
+    lift_m = zone.residual_m - np.median(zone.residual_m)
+    feet = zone.cloud.points_cell[zone.points] - lift_m[:, None] * zone.normals_cell
+    cells = pooled(zone.cloud, zone.points, feet, zone.residual_m, told)
+    cells = replace(cells, covariance=cells.covariance + _bending(zone, cells))
+    shown = _spread(feet)
+    form = Form.seen(cells, feet[shown], told[:, shown])
     free = motions[:, shown]
     widths_m = zone_widths(form.lifts_m, free, criterion)
     width = _width(form.lifts_m.mean(axis=0), free, criterion)
@@ -99,14 +119,25 @@ def estimate_zone(
     if form.evidence < NEEDED_EVIDENCE:
         u_m = max(u_m, width.width_m / 2)
     raw_m = _width(cells.lift_m, cells.motions[: len(motions)], criterion).width_m
+    along = np.linalg.qr(_with_constant(told).T)[0]
     return ZoneEstimate(
         value_m=width.width_m,
         noise_u_m=u_m,
         bias_m=raw_m - width.width_m,
-        gradient=_spread_out(width.gradient, places[shown], places, cells.side_m),
+        gradient=along @ (along[shown].T @ width.gradient),
         side_m=cells.side_m,
         note=f"form of {len(cells.lift_m)} cells of {cells.side_m * 1e3:.2g} mm, their noise taken off",
     )
+
+
+def _bending(zone: MeasuredZone, cells: Cells) -> NDArray[np.float64]:
+    """(C, C) covariance of the cells from calibration, without what lies along the constant and the motions."""
+    count = np.bincount(cells.cell, minlength=len(cells.lift_m))
+    pulls = zone.normals_cell / count[cells.cell, None]
+    lifts = calibration_lifts(zone.cloud, zone.cell, zone.points, pulls, cells.cell, len(count))
+    along = np.linalg.qr(_with_constant(cells.motions).T)[0]
+    lifts = lifts - along @ (along.T @ lifts)
+    return np.asarray(lifts @ zone.cell.joint_covariance @ lifts.T)
 
 
 def _width(lift_m: NDArray[np.float64], free: NDArray[np.float64], criterion: ZoneCriterion) -> Width:
@@ -120,18 +151,6 @@ def _width(lift_m: NDArray[np.float64], free: NDArray[np.float64], criterion: Zo
             q = np.linalg.qr(free.T)[0]
             width = farthest(lift_m - q @ (q.T @ lift_m))
             return Width(width.width_m, width.gradient - q @ (q.T @ width.gradient), width.motion)
-
-
-def _spread_out(
-    gradient: NDArray[np.float64], shown: NDArray[np.float64], places: NDArray[np.float64], side_m: float
-) -> NDArray[np.float64]:
-    """(K,) the gradient of few places given to all points within half a cell of each, evenly."""
-    spread = np.zeros(len(places))
-    tree = KDTree(places)
-    for number in np.flatnonzero(gradient):
-        near = tree.query_ball_point(shown[number], side_m / 2)
-        spread[near] += gradient[number] / len(near)
-    return spread
 
 
 def zone_widths(

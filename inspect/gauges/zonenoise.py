@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from depthcell.fusion.influence import Influence
 from depthcell.fusion.noisecorrelation import noise_variance
 from depthcell.fusion.scan import Scan
-from depthcell.inspect.gauges.formnoise import ZoneCriterion, ZoneEstimate, estimate_zone
+from depthcell.inspect.gauges.formnoise import MeasuredZone, ZoneCriterion, ZoneEstimate, estimate_zone
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading
 from depthcell.inspect.gauges.zone import Width, farthest, narrowest, peak_to_valley
 
@@ -45,7 +45,12 @@ class Zoned:
         """Without what noise adds; None where noise is below `QUIET_M`."""
         if float(np.max(self.scan.cloud.random_sigma_m[self.points])) < QUIET_M:
             return None
-        return estimate_zone(self.scan.cloud, self.points, self.residual_m, self.motions, self.criterion, self.kept)
+        normals_cell = self.scan.T_cell_part.rotate(np.asarray(self.normals, dtype=np.float64))
+        zone = MeasuredZone(
+            self.scan.cloud, self.scan.cell, self.points, self.residual_m, np.asarray(normals_cell, dtype=np.float64)
+        )
+        kept = np.zeros((0, len(self.points))) if self.kept is None else self.kept
+        return estimate_zone(zone, self.motions, self.criterion, kept)
 
     @cached_property
     def width(self) -> Width:
