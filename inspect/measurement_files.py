@@ -11,6 +11,7 @@ Each file is whole or absent, and the index is written last: where it is, everyt
 
 import errno
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,10 +32,68 @@ from depthcell.inspect.viewer.viewer_page import viewer_page
 
 INDEX = "index.html"
 MOST_REPORTED = 200
-"""Parts that get reports of their own; of a longer run those that are not OK, then the first."""
+"""Parts of each verdict that get reports of their own: the first."""
 LONGEST_NAME = 80
 PICTURES = (("Colour map", "map.png", deviation_map), ("Sections", "sections.png", sections_picture))
 LINKS = (("turnable view", "view.html"), ("PDF", "report.pdf"), ("all parts", "../index.html"))
+
+
+class MeasurementWriter:
+    """Writes a measurement while it goes on: each part's report as it comes, tables and index at the end.
+
+    A part's points are let go once its report is written, so that a long run needs no more memory than one part.
+    """
+
+    def __init__(self, facts: MeasurementFacts, out: Path | None, qif: Path | None = None) -> None:
+        """Begin in the folder `out`; the QIF document will go to `qif`. Either may be None."""
+        self._facts, self._out, self._qif = facts, out, qif
+        self._parts: list[MeasuredPart] = []
+        self._folders: list[str | None] = []
+        self._reported: Counter[Decision] = Counter()
+        self._taken: set[str] = set()
+
+    def add(self, part: MeasuredPart) -> None:
+        """Write the part's report where it gets one.
+
+        Raises:
+            DepthcellError: a file cannot be written, `DISK_FULL` where that is why. What was begun is removed.
+        """
+        folder = self._folder(part)
+        if self._out is not None and folder is not None:
+            write_part(part, self._facts, self._out / folder)
+        self._parts.append(part.without_points())
+        self._folders.append(folder)
+
+    def finish(self) -> None:
+        """Write tables and index of all parts that were added.
+
+        Raises:
+            DepthcellError: there is no part; parts have different gauges; or a file cannot be written.
+        """
+        parts, facts, out = self._parts, self._facts, self._out
+        if not parts:
+            raise DepthcellError("measurement: there is no part to write; name a recording or a folder of recordings")
+        if out is not None:
+            _write(out / "measurements.csv", measurement_csv(parts).encode("utf-8"))
+            _write(out / "measurements.json", to_json(report_of(parts, facts)))
+            _write(out / "measurements.dfq", dfq_file(parts, facts))
+        if self._qif is not None:
+            _write(self._qif, qif_document(parts, facts))
+        if out is not None:
+            _write(out / INDEX, index_html(parts, facts, self._folders).encode("utf-8"))
+
+    def _folder(self, part: MeasuredPart) -> str | None:
+        """A folder's name, safe on every file system and the part's own; None for a part that gets no report."""
+        if self._reported[part.decision] == MOST_REPORTED:
+            return None
+        self._reported[part.decision] += 1
+        base = re.sub(r"[^A-Za-z0-9._-]+", "_", part.part_id).strip("._")[:LONGEST_NAME] or "part"
+        name, attempt = base, 1
+        while name.lower() in self._taken:
+            attempt += 1
+            name = f"{base}-{attempt}"
+        self._taken.add(name.lower())
+        return name
 
 
 def write_measurement(
@@ -44,29 +103,16 @@ def write_measurement(
     qif: Path | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write everything into the folder `out`, and the QIF document to `qif`; either may be None.
-
-    `advance` is called after each part.
+    """Write everything about parts that were measured already, see `MeasurementWriter`; `advance` follows each part.
 
     Raises:
-        DepthcellError: there is no part; parts have different gauges; or a file cannot be written, `DISK_FULL` where
-            that is why. What was begun is removed.
+        DepthcellError: see there.
     """
-    if not parts:
-        raise DepthcellError("measurement: there is no part to write; name a recording or a folder of recordings")
-    folders = part_folders(parts)
-    if out is not None:
-        for part, folder in zip(parts, folders, strict=True):
-            if folder is not None:
-                write_part(part, facts, out / folder)
-            advance()
-        _write(out / "measurements.csv", measurement_csv(parts).encode("utf-8"))
-        _write(out / "measurements.json", to_json(report_of(parts, facts)))
-        _write(out / "measurements.dfq", dfq_file(parts, facts))
-    if qif is not None:
-        _write(qif, qif_document(parts, facts))
-    if out is not None:
-        _write(out / INDEX, index_html(parts, facts, folders).encode("utf-8"))
+    writer = MeasurementWriter(facts, out, qif)
+    for part in parts:
+        writer.add(part)
+        advance()
+    writer.finish()
 
 
 def check_room(out: Path | None) -> None:
@@ -99,26 +145,6 @@ def write_part(part: MeasuredPart, facts: MeasurementFacts, folder: Path) -> Non
     _write(folder / "view.html", viewer_page(part, facts).encode("utf-8"))
     _write(folder / "report.pdf", measurement_pdf(part, facts, tuple(pictures)))
     _write(folder / "report.html", measurement_html(part, facts, pictures, LINKS).encode("utf-8"))
-
-
-def part_folders(parts: Sequence[MeasuredPart]) -> list[str | None]:
-    """A folder's name for each part, safe on every file system and its own; None for parts that get no report."""
-    order = sorted(range(len(parts)), key=lambda number: parts[number].decision is Decision.OK)
-    reported = set(order[:MOST_REPORTED])
-    taken: set[str] = set()
-    names: list[str | None] = []
-    for number, part in enumerate(parts):
-        if number not in reported:
-            names.append(None)
-            continue
-        base = re.sub(r"[^A-Za-z0-9._-]+", "_", part.part_id).strip("._")[:LONGEST_NAME] or "part"
-        name, attempt = base, 1
-        while name.lower() in taken:
-            attempt += 1
-            name = f"{base}-{attempt}"
-        taken.add(name.lower())
-        names.append(name)
-    return names
 
 
 def _drawn(draw: Callable[[MeasuredPart, float], bytes], part: MeasuredPart, tolerance_mm: float) -> bytes | None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from depthcell.inspect.measurement import MeasuredPart, MeasurementFacts
-from depthcell.inspect.measurement_record import report_of
 from depthcell.inspect.measurement_words import (
     chance_text,
     contribution_text,
@@ -38,7 +37,7 @@ def measurement_html(
     return _environment().get_template(PART_TEMPLATE).render(
         part=part,
         facts=facts,
-        deviation=report_of((part,), facts).parts[0].deviation,
+        deviation=part.deviation,
         pictures=[(title, base64.b64encode(png).decode("ascii")) for title, png in pictures],
         links=links,
     )  # fmt: skip

@@ -27,7 +27,7 @@ from reportlab.platypus.tables import Table
 
 from depthcell.inspect.gauges.gauged import GaugeResult
 from depthcell.inspect.measurement import MeasuredPart, MeasurementFacts
-from depthcell.inspect.measurement_record import DeviationRecord, report_of
+from depthcell.inspect.measurement_deviation import DeviationRecord
 from depthcell.inspect.measurement_words import (
     chance_text,
     contribution_text,
@@ -50,7 +50,7 @@ TONE = {
 }
 FONT, BOLD = "DejaVuSans", "DejaVuSans-Bold"
 BAR_WIDTH, BAR_HEIGHT = 31 * mm, 4 * mm
-COLUMNS = (0.225, 0.165, 0.15, 0.195, 0.12, 0.145)
+COLUMNS = (0.215, 0.18, 0.145, 0.195, 0.12, 0.145)
 SHOWN_ROWS = 8
 """Contributions of a budget that are listed; smaller ones are summed up."""
 
@@ -66,7 +66,7 @@ def measurement_pdf(part: MeasuredPart, facts: MeasurementFacts, pictures: tuple
     _register_fonts()
     story: list[Flowable] = [_title(part), _facts(part, facts), Spacer(0, 3 * mm), *_verdict(part)]
     story += [CondPageBreak(45 * mm), _heading("Gauges", keep=False), *_gauges(part.results)]
-    deviation = report_of((part,), facts).parts[0].deviation
+    deviation = part.deviation
     if deviation is not None:
         story.append(KeepTogether([_heading("Deviation from the reference"), _deviation(deviation)]))
     for title, png in pictures:
@@ -253,11 +253,12 @@ def _deviation(found: DeviationRecord) -> Table:
 
 def _budgets(results: tuple[GaugeResult, ...]) -> list[Flowable]:
     rows: list[list[Flowable]] = [[_cell(name, head=True) for name in ("Gauge", "Source", "u", "Share of u²")]]
-    firsts = []
+    blocks = []
     for result in results:
-        for number, (source, u, share) in enumerate(_shown_rows(result)):
-            if number == 0:
-                firsts.append(len(rows))
+        shown = _shown_rows(result)
+        if shown:
+            blocks.append((len(rows), len(rows) + len(shown) - 1))
+        for number, (source, u, share) in enumerate(shown):
             rows.append(
                 [
                     _cell(result.name if number == 0 else ""),
@@ -269,7 +270,8 @@ def _budgets(results: tuple[GaugeResult, ...]) -> list[Flowable]:
     if len(rows) == 1:
         return []
     table = _table(rows, (0.32, 0.40, 0.15, 0.13))
-    table.setStyle([("LINEABOVE", (0, first), (-1, first), 0.6, SOFT) for first in firsts[1:]])
+    table.setStyle([("LINEABOVE", (0, first), (-1, first), 0.6, SOFT) for first, _ in blocks[1:]])
+    table.setStyle([("NOSPLIT", (0, first), (-1, last)) for first, last in blocks])
     note = "Standard uncertainties (k = 1) of the contributions; their squares add up to that of the gauge (GUM 5.1.2)."
     said = _text(note, 7, textColor=SOFT, spaceAfter=1 * mm)
     return [CondPageBreak(45 * mm), _heading("Uncertainty budgets", keep=False), said, table]

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
-import numpy as np
 from msgspec import Meta
 
 from depthcell.errors import DepthcellError
 from depthcell.inspect.gauges.gauged import GaugeResult
 from depthcell.inspect.measurement import MeasuredPart, MeasurementFacts
+from depthcell.inspect.measurement_deviation import DeviationRecord
 from depthcell.inspect.verdict import Decision, NotNegative, Provenance
 from depthcell.jsontext import describe_properties
 
@@ -62,26 +62,6 @@ class GaugeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     points_used: int
     note: str
     reason: str
-
-
-class DeviationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Signed deviation of the measured points from the reference, positive outside the material.
-
-    Attributes:
-        points: whose deviation is known.
-        mean_mm: over all of them.
-        rms_mm: root of the mean square.
-        low_mm, high_mm: 2.5th and 97.5th percentile: 95 of 100 points lie between.
-        smallest_mm, largest_mm: of single points, noise included.
-    """
-
-    points: Annotated[int, Meta(ge=1)]
-    mean_mm: float
-    rms_mm: NotNegative
-    low_mm: float
-    high_mm: float
-    smallest_mm: float
-    largest_mm: float
 
 
 class PartRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -179,7 +159,7 @@ def part_record(part: MeasuredPart) -> PartRecord:
         reasons=part.reasons,
         measured_at=part.measured_at,
         provenance=part.provenance,
-        deviation=_deviation(part),
+        deviation=part.deviation,
         gauges=tuple(_gauge(result) for result in part.results),
     )
 
@@ -201,20 +181,4 @@ def _gauge(result: GaugeResult) -> GaugeRecord:
         points_used=result.points_used,
         note=result.note,
         reason=result.reason,
-    )
-
-
-def _deviation(part: MeasuredPart) -> DeviationRecord | None:
-    if part.deviation_m is None or not len(part.seen):
-        return None
-    deviation_mm = 1e3 * part.deviation_m[part.seen]
-    low, high = np.percentile(deviation_mm, (2.5, 97.5))
-    return DeviationRecord(
-        points=len(deviation_mm),
-        mean_mm=float(deviation_mm.mean()),
-        rms_mm=float(np.sqrt(np.mean(deviation_mm**2))),
-        low_mm=float(low),
-        high_mm=float(high),
-        smallest_mm=float(deviation_mm.min()),
-        largest_mm=float(deviation_mm.max()),
     )

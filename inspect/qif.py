@@ -195,7 +195,7 @@ def _write_measurement(
 
 
 def _part_status(part: MeasuredPart) -> str:
-    return "NOT_MEASURED" if part.scan is None else PART_STATUS[part.decision]
+    return PART_STATUS[part.decision] if part.is_placed else "NOT_MEASURED"
 
 
 def _gauge_status(result: GaugeResult) -> str:

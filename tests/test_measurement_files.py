@@ -2,12 +2,15 @@
 
 import base64
 import errno
+import gc
 import hashlib
 import io
 import json
 import re
 import shutil
 import subprocess
+import tempfile
+import weakref
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,11 +22,16 @@ from measuredplate import FACTS, gauge, measured_plate, missing_plate
 from PIL import Image
 
 from depthcell.errors import DepthcellError, Reason
+from depthcell.inspect import measurement_files
+from depthcell.inspect.dfq import dfq_file
 from depthcell.inspect.measurement import MeasuredPart
-from depthcell.inspect.measurement_files import LONGEST_NAME, MOST_REPORTED, part_folders, write_measurement
+from depthcell.inspect.measurement_csv import measurement_csv
+from depthcell.inspect.measurement_files import LONGEST_NAME, MOST_REPORTED, MeasurementWriter, write_measurement
 from depthcell.inspect.measurement_html import index_html, measurement_html
 from depthcell.inspect.measurement_pdf import measurement_pdf
+from depthcell.inspect.measurement_record import report_of
 from depthcell.inspect.measurement_words import EDGE, chance_text, limits_text, shown_reasons, tolerance_bar, value_text
+from depthcell.inspect.qif import qif_document
 from depthcell.inspect.verdict import Decision
 
 PARTS = (measured_plate(), missing_plate(), measured_plate("plate_003", decision=Decision.OK, reasons=("all is well",)))
@@ -197,20 +205,58 @@ def test_no_part_at_all_is_refused(tmp_path: Path) -> None:
 
 @given(st.lists(st.text(max_size=100), min_size=1, max_size=8))
 def test_folders_are_safe_and_each_parts_own(names: list[str]) -> None:
-    folders = part_folders([missing_plate(name) for name in names])
+    folders = _folders([missing_plate(name) for name in names])
     assert len({str(folder).lower() for folder in folders}) == len(names)
     for folder in folders:
-        assert folder is not None
         assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", folder) or folder[0] in "-"
         assert len(folder) <= LONGEST_NAME + 3
         assert ".." not in folder.split("/")
 
 
-def test_parts_that_are_not_ok_get_their_report_first() -> None:
+def test_the_first_parts_of_each_verdict_get_a_report() -> None:
     good: list[MeasuredPart] = [replace(PARTS[2], part_id=f"good {n}") for n in range(MOST_REPORTED + 5)]
-    folders = part_folders([*good, missing_plate("last")])
-    assert folders[-1] == "last"
-    assert sum(folder is not None for folder in folders) == MOST_REPORTED
+    folders = _folders([*good, missing_plate("last")])
+    assert folders == [f"good_{n}" for n in range(MOST_REPORTED)] + ["last"]
+
+
+def _folders(parts: list[MeasuredPart]) -> list[str]:
+    with tempfile.TemporaryDirectory() as out, pytest.MonkeyPatch.context() as patch:
+        written: list[Path] = []
+        patch.setattr(measurement_files, "write_part", lambda _part, _facts, folder: written.append(folder))
+        writer = MeasurementWriter(FACTS, Path(out))
+        for part in parts:
+            writer.add(part)
+    assert all(folder.parent == Path(out) for folder in written)
+    return [folder.name for folder in written]
+
+
+def test_tables_need_no_points() -> None:
+    light = [part.without_points() for part in PARTS]
+    for part in light:
+        assert part.scan is None
+        assert part.deviation_m is None
+        assert part.deviation_u_m is None
+        assert not any(drawn.points.size or drawn.lift_m is not None for g in part.results for drawn in g.drawn)
+    assert light[0].is_placed
+    assert not light[1].is_placed
+    assert light[0].without_points().deviation == PARTS[0].deviation
+    assert PARTS[0].deviation is not None
+    assert measurement_csv(light) == measurement_csv(PARTS)
+    assert report_of(light, FACTS) == report_of(PARTS, FACTS)
+    assert dfq_file(light, FACTS) == dfq_file(PARTS, FACTS)
+    assert qif_document(light, FACTS) == qif_document(PARTS, FACTS)
+    assert index_html(light, FACTS, ["a", "b", "c"]) == index_html(PARTS, FACTS, ["a", "b", "c"])
+
+
+def test_a_writer_holds_no_points(tmp_path: Path) -> None:
+    part = measured_plate("once", results=())
+    assert part.deviation_m is not None
+    deviation = weakref.ref(part.deviation_m)
+    writer = MeasurementWriter(FACTS, tmp_path / "out")
+    writer.add(part)
+    del part
+    gc.collect()
+    assert deviation() is None
 
 
 def test_the_bar_shows_where_the_value_lies() -> None:
