@@ -67,7 +67,7 @@ def on_flat(golden: GoldenSurface, nominal: Reference) -> NDArray[np.bool_]:
     """Places well away from edges, where a mean over a disc is that of one face."""
     step = 2.5e-3 * np.cross(golden.normals_part, [[0.6, 0.48, 0.64]])
     sides = [golden.points_part + sign * step - 5e-4 * golden.normals_part for sign in (-1, 1)]
-    return np.all([nominal.signed_distance(side) < -3e-4 for side in sides], axis=0)
+    return np.asarray(np.all([nominal.signed_distance(side) < -3e-4 for side in sides], axis=0))
 
 
 def test_the_mean_is_the_nominal_surface(golden: GoldenSurface, nominal: Reference) -> None:
