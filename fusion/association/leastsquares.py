@@ -219,7 +219,8 @@ def _associated(start: Surface, given: _Points, robust: bool, freedom: Freedom, 
 
     At the solution `sum psi(r_i) J_i = 0`. A point that moves by `d` along its measured normal `m_i` changes its
     residual by `c_i d`, `c_i = m_i . n_i` with the surface's normal `n_i`; so the local coordinates change by
-    `-A^-1 psi'_i J_i c_i d` with `A = sum psi'_i J_i J_i^T` (terms of residual over radius left out).
+    `-A^-1 psi'_i J_i c_i d` with `A = sum psi'_i J_i J_i^T` (terms of residual over radius left out). The scale of the
+    noise is held: it follows a single point, the median's, and which one that is changes with the noise.
     """
     side = side_of(start, given.points, given.normals)
     robust = robust and len(given.points) >= POINTS_PER_CHANGE * freedom.directions(start).shape[1]

@@ -35,7 +35,8 @@ class DatumFrame:
         gain: (6, K) twist of `T_datum_part`, in the convention of `RigidTransform.perturbed`, per metre that each point
             moves along its normal.
         remaining: (6, 6) what is left, as a twist of the points in the frame "datum", of such a twist of all points:
-            zero where the datums hold all six degrees of freedom. Along free motions the alignment was kept.
+            zero where the datums hold all six degrees of freedom. Along free motions the alignment was kept, which is
+            told to first order in how far it was off.
         held: degrees of freedom that each level took, in order.
         free_directions: motions that no datum holds, in words.
     """
