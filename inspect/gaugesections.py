@@ -24,12 +24,15 @@ class _Box(Section):
     Attributes:
         min_mm, max_mm: the box; points outside are no part of the feature.
         capture_mm: points farther than this from the nominal surface are not either.
+        edge_mm: points nearer than this to an edge of the reference are left out: there the matching window of a stereo
+            camera mixes two surfaces. None for twice the distance over which the camera's noise is alike; 0 keeps all.
     """
 
     name: Name
     min_mm: Vector
     max_mm: Vector
     capture_mm: Positive = 2.0
+    edge_mm: NotNegative | None = None
 
     @model_validator(mode="after")
     def _has_volume(self) -> Self:
