@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -69,9 +68,9 @@ class Measurer:
             gaps += [f"camera {serial} gave no depth" for serial in fused.missing]
             gaps += [pair.in_words for pair in fused.disagreements]
             observation = self._observer.observe(fused)
+            scan = Scan.of(fused.cloud, observation.alignment, self.cell, self._observer.reference)
             points = observation.deviation.points
             deviation_m = np.where(points.patch >= 0, points.deviation_m, np.nan)
-            scan = Scan.of(fused.cloud, observation.alignment, self.cell, self._observer.reference)
             results = gauge_all(self.recipe, scan)
         except (DepthcellError, OSError) as error:
             gaps.append(str(error))
@@ -90,7 +89,7 @@ class Measurer:
             decision=decision,
             reasons=reasons,
             provenance=self._provenance(recording_sha256),
-            measured_at=_now(),
+            measured_at=now(),
         )
 
     def _provenance(self, recording_sha256: str) -> Provenance:
@@ -103,23 +102,17 @@ class Measurer:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class MeasureRun:
-    """A run's parts, and what holds for all of them."""
-
-    parts: tuple[MeasuredPart, ...]
-    facts: MeasurementFacts
-
-
 def measure_source(
-    plan: RunPlan, show: Callable[[MeasuredPart], None], begin: Callable[[int], None] = lambda _: None
-) -> MeasureRun:
-    """Gauge every part of `plan.source`.
+    plan: RunPlan,
+    show: Callable[[MeasuredPart], None],
+    begin: Callable[[int, MeasurementFacts], None] = lambda _parts, _facts: None,
+) -> None:
+    """Gauge every part of `plan.source`. Only one part is held at a time.
 
     Args:
         plan: source, recipe, cell and number of frames, as for an inspection.
         show: called with each part when it was measured.
-        begin: called with the number of parts before the first.
+        begin: called before the first part with their number and what holds for all of them.
 
     Raises:
         DepthcellError: source, recipe or cell cannot be used.
@@ -129,17 +122,14 @@ def measure_source(
     cell = Cell.load(cell_path)
     parts = find_parts(plan.source)
     measurer = Measurer(recipe, cell, health_path(cell_path))
-    begin(len(parts))
-    measured = []
+    tolerance_mm = recipe.surface.tolerance_mm
+    facts = MeasurementFacts(str(plan.source), recipe.name, cell.name, tolerance_mm, now(), software_versions())
+    begin(len(parts), facts)
     for part in parts:
         used = part if plan.frames is None else FirstFrames(part.part_id, part.paths, plan.frames)
-        measured.append(measurer.measure(used))
-        show(measured[-1])
-    facts = MeasurementFacts(
-        str(plan.source), recipe.name, cell.name, recipe.surface.tolerance_mm, _now(), software_versions()
-    )
-    return MeasureRun(tuple(measured), facts)
+        show(measurer.measure(used))
 
 
-def _now() -> str:
+def now() -> str:
+    """ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

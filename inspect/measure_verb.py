@@ -9,9 +9,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from depthcell.inspect.inspection_run import RunPlan
-from depthcell.inspect.measure_run import measure_source
-from depthcell.inspect.measurement import MeasuredPart
-from depthcell.inspect.measurement_files import check_room, write_measurement
+from depthcell.inspect.measure_run import measure_source, now
+from depthcell.inspect.measurement import MeasuredPart, MeasurementFacts
+from depthcell.inspect.measurement_files import MeasurementWriter, check_room
 from depthcell.inspect.measurement_record import part_record
 from depthcell.inspect.measurement_words import limits_text, value_text
 from depthcell.inspect.terminal import wide_console
@@ -29,25 +29,32 @@ def measure_parts(plan: RunPlan, wanted: Wanted, *, json_wanted: bool) -> None:
     """Gauge every part with a progress bar; print a table for each, or one line of JSON; write what is wanted.
 
     Raises:
-        DepthcellError: see `measure_source` and `write_measurement`.
+        DepthcellError: see `measure_source` and `MeasurementWriter`.
     """
     check_room(wanted.report)
     notes = Console(stderr=True, soft_wrap=True, highlight=False)
     console = wide_console()
     with Progress(console=notes, transient=True, disable=not notes.is_terminal) as progress:
         task = progress.add_task("measure", total=None)
+        writers: list[MeasurementWriter] = []
+
+        def begin(parts: int, facts: MeasurementFacts) -> None:
+            progress.update(task, total=parts)
+            if wanted.report is not None or wanted.qif is not None:
+                writers.append(MeasurementWriter(facts, wanted.report, wanted.qif))
 
         def show(part: MeasuredPart) -> None:
             if json_wanted:
                 print(msgspec.json.encode(part_record(part)).decode(), flush=True)
             else:
                 console.print(part_table(part))
+            for writer in writers:
+                writer.add(part)
             progress.advance(task)
 
-        run = measure_source(plan, show, lambda parts: progress.update(task, total=parts))
-        written = progress.add_task("write", total=len(run.parts))
-        if wanted.report is not None or wanted.qif is not None:
-            write_measurement(run.parts, run.facts, wanted.report, wanted.qif, lambda: progress.advance(written))
+        measure_source(plan, show, begin)
+        for writer in writers:
+            writer.finish(now())
     for path in (wanted.report, wanted.qif):
         if path is not None:
             notes.print(f"written: {path}", markup=False)

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from depthcell.errors import DepthcellError, Reason
@@ -64,13 +65,17 @@ class MeasurementWriter:
         self._parts.append(part.without_points())
         self._folders.append(folder)
 
-    def finish(self) -> None:
+    def finish(self, written_at: str = "") -> None:
         """Write tables and index of all parts that were added.
+
+        Args:
+            written_at: ISO 8601, UTC, for the tables; as the facts say if not given.
 
         Raises:
             DepthcellError: there is no part; parts have different gauges; or a file cannot be written.
         """
-        parts, facts, out = self._parts, self._facts, self._out
+        parts, out = self._parts, self._out
+        facts = replace(self._facts, written_at=written_at or self._facts.written_at)
         if not parts:
             raise DepthcellError("measurement: there is no part to write; name a recording or a folder of recordings")
         if out is not None:
