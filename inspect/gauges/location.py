@@ -6,6 +6,7 @@ recipe has them, in order of precedence (`fusion.datums`). What no datum holds s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.construction import counted, direction, kind_of, middle, place_along
 from depthcell.inspect.gauges.extraction import Features, Found, nominal_element, nominal_surface
 from depthcell.inspect.gauges.formnoise import ZoneCriterion
+from depthcell.inspect.gauges.nearzero import near_zero_u
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading, not_measured
 from depthcell.inspect.gauges.response import answered
 from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading
@@ -153,9 +155,23 @@ def measure_position(section: PositionGauge, scan: Scan, features: Features) -> 
     size_m = float(np.linalg.norm(worst))
     way = worst / size_m if size_m > 0 else _sideways(nominal)
     value, influence = held_value(lambda element: 2.0 * float(offset(element, place) @ way), feature, held, scan)
+    components = [
+        [held_value(partial(_along, nominal=at, way=axis), feature, held, scan)[1] for axis in _axes(nominal)]
+        for at, _ in offsets
+    ]
+    extra = near_zero_u(value, influence, components, scan)
     segment = Drawn("offset", NOTHING, segment_part=np.stack((middle(place), middle(place) + worst)))
     note = f"{kind_of(feature)} '{feature.name}', least squares, {held.words}, {counted(feature)}"
-    return Reading(value, Quantity.LENGTH, influence, (feature.drawn, *held.drawn, segment), note)
+    return Reading(value, Quantity.LENGTH, influence, (feature.drawn, *held.drawn, segment), note, extra_u=extra)
+
+
+def _along(element: Element, nominal: Element, way: NDArray[np.float64]) -> float:
+    return 2.0 * float(offset(element, nominal) @ way)
+
+
+def _axes(nominal: Element) -> NDArray[np.float64]:
+    """(2 or 3, 3) unit vectors that an offset may have components along."""
+    return np.eye(3) if isinstance(nominal, Sphere) else np.array(across(direction(nominal)))
 
 
 def offset(element: Element, nominal: Element) -> NDArray[np.float64]:
