@@ -10,6 +10,8 @@ from stagedpart import SERIALS, TOP_MM, plate_mesh
 from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.scan import Scan
+from depthcell.inspect.gauges.extraction import extract
+from depthcell.inspect.gaugesections import PlaneFeature
 
 TOP = plane_feature("top", (0, 0, 1), (-16, -16, 5), (16, 16, 11))
 BORE = round_feature("bore", "cylinder", (12, 0, 4), 12, 3.5, side="inside")
@@ -114,7 +116,7 @@ def test_a_name_that_is_not_in_the_recipe_is_answered_with_the_nearest(scan: Sca
     with pytest.raises(DepthcellError, match=r"feature.name 'bor' is not in it; did you mean 'bore'\?") as caught:
         features.points("bor")
     assert caught.value.reason is Reason.RECIPE_INVALID
-    with pytest.raises(DepthcellError, match="datum.label 'Z' is not in it; known are A"):
+    with pytest.raises(DepthcellError, match=r"datum.label .Z. is not in it; known are A"):
         features.datum("Z")
 
 
@@ -144,3 +146,22 @@ def test_outliers_take_no_part() -> None:
     assert not np.isin(spoiled, found.used).any()
     assert len(found.used) > 0.97 * len(clean.points)
     assert found.associated.outliers >= 60
+
+
+def test_points_beside_an_edge_of_the_reference_are_left_out() -> None:
+    corners = np.array([[x, y, z] for z in (-10, 0) for y in (-20, 20) for x in (-30, 30)]) / 1e3
+    quads = [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2), (1, 3, 7, 5)]
+    triangles = [(a, b, c) for a, b, c, d in quads for a, b, c in ((a, b, c), (a, c, d))]
+    block = Reference(corners, np.array(triangles, np.int32))
+    scan = scan_of([face((0, 0, 0), (0, 0, 1), (60, 40))], Measured(), block)
+
+    def reach_mm(edge_mm: float | None) -> tuple[float, float]:
+        box = {"kind": "plane", "name": "top", "normal": (0, 0, 1), "min_mm": (-31, -21, -2), "max_mm": (31, 21, 2)}
+        points = extract(PlaneFeature.model_validate(box | {"edge_mm": edge_mm}), scan)
+        x_mm, y_mm, _ = np.abs(scan.points_part[points]).max(axis=0) * 1e3
+        return float(x_mm), float(y_mm)
+
+    assert reach_mm(0.0) == pytest.approx((30, 20))
+    assert reach_mm(3.5) == pytest.approx((26, 16), abs=0.6)
+    with pytest.raises(DepthcellError, match="set edge_mm"):
+        reach_mm(19.9)

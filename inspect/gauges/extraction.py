@@ -71,7 +71,9 @@ EDGE_LENGTHS = 2.0
 On simulated recordings a face of 0.05 mm noise scatters by 0.09 to 0.11 mm in its outermost millimetre, and the boss of
 the bracket came out 0.3 to 0.5 mm out of parallel with it, 0.02 mm without."""
 OFF_EDGE = 0.25
-"""The surface goes on where the reference is nearer than this share of the margin."""
+"""The surface goes on where the reference leaves it by less than this share of the margin."""
+ROUNDED_M = 2e-5
+"""By so much the reference's facets and the distance field's cells may differ from the nominal surface."""
 SPREADS = 4.0
 """Points that lie within so many times the scatter of the middle belong to the face."""
 
@@ -140,7 +142,8 @@ def _away_from_edges(
     """Those farther than `edge_mm` from where the reference leaves the nominal surface.
 
     The reference's distance is looked up around each point's foot, `edge_mm` away along the surface in eight
-    directions: where the surface goes on it is nearly zero. Without a reference nothing is known of edges, and all are kept.
+    directions: where the surface goes on it stays what it is at the foot. Without a reference, or where it has no such
+    face, nothing is known of edges, and all are kept.
 
     Raises:
         DepthcellError: (`NOT_MEASURED`) too few are left.
@@ -154,12 +157,14 @@ def _away_from_edges(
     first = np.cross(at.normals, np.eye(3)[np.argmin(np.abs(at.normals), axis=1)])
     first /= np.linalg.norm(first, axis=1)[:, None]
     second = np.cross(at.normals, first)
+    here_m = scan.reference.signed_distance(feet)
     away = np.ones(len(points), np.bool_)
     for turn in np.arange(8) * math.pi / 4:
         around = feet + margin_m * (math.cos(turn) * first + math.sin(turn) * second)
         back = misfit(surface, around, side)
         around -= back.residual_m[:, None] * back.normals
-        away &= np.abs(scan.reference.signed_distance(around)) < OFF_EDGE * margin_m
+        away &= np.abs(scan.reference.signed_distance(around) - here_m) < OFF_EDGE * margin_m + ROUNDED_M
+    away |= np.abs(here_m) > feature.capture_mm / 1e3  # the reference has no such face: it says nothing of its edges
     if away.sum() < FEWEST:
         raise not_measured(
             f"feature '{feature.name}'",
