@@ -79,6 +79,7 @@ def test_a_value_comes_with_interval_budget_and_decision(scan: Scan) -> None:
     assert sum(row.share for row in result.budget) == pytest.approx(1.0)
     assert math.sqrt(sum(row.u**2 for row in result.budget)) == pytest.approx(result.u)
     assert [row.u for row in result.budget] == sorted((row.u for row in result.budget), reverse=True)
+    assert result.value is not None
     assert result.interval == pytest.approx((result.value - 2 * result.u, result.value + 2 * result.u))
     assert result.points_used == 31 * 31 + 17 * 17
     assert "wanted -5.2 to -4.8 mm" in result.reason

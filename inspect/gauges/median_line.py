@@ -1,6 +1,6 @@
 """Straightness of a cylinder's median line (ISO 12780-1; ISO 17450-2: extracted median line).
 
-The wall is cut across its axis into sections; each section's least-squares circle gives one point of the median line.
+The wall is cut across its axis into sections; each section's least-squares ring gives one point of the median line.
 The straightness is the diameter of the smallest cylinder that holds these points, or by least squares that of the
 smallest one about their least-squares line.
 """
@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog  # type: ignore[attr-defined]
 
-from depthcell.errors import DepthcellError, Reason
-from depthcell.fusion.association.elements import Associated, Circle, Cylinder, Line, across
-from depthcell.fusion.association.leastsquares import LEAST_SQUARES, fit_circle
+from depthcell.fusion.association.elements import Cylinder, Line, across
+from depthcell.fusion.association.leastsquares import LEAST_SQUARES
 from depthcell.fusion.influence import Influence, combined
 from depthcell.fusion.scan import Scan
-from depthcell.inspect.gauges.construction import counted, middle
-from depthcell.inspect.gauges.extraction import FEWEST, Found
+from depthcell.inspect.gauges.construction import counted, direction
+from depthcell.inspect.gauges.extraction import FEWEST, Found, nominal_surface
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading, not_measured
 from depthcell.inspect.gaugesections import StraightnessGauge
 
@@ -27,25 +26,11 @@ SHORTEST_M = 0.0005
 """Length of a section, at least."""
 DIRECTIONS, MOST_ROUNDS = 16, 40
 """The smallest cylinder is first looked for in so many directions across it."""
+WEAKEST, LEVEL = 1e-3, 1e-2
+"""Singular values, over the root of the number of points, below which a ring has no middle, or a stretch no taper."""
+STILL_M, ROUNDING_M = 1e-12, 1e-8
 OUTSIDE = 1e-7
 """Share of the radius by which a point may stand out of the cylinder found."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _MedianLine:
-    """Points of a median line.
-
-    Attributes:
-        height_m: (S,) along the axis, from its middle.
-        offset_m: (S, 2) across it, along `across(axis)`.
-        circles: the sections' circles.
-        points: their points in the cloud.
-    """
-
-    height_m: NDArray[np.float64]
-    offset_m: NDArray[np.float64]
-    circles: tuple[Associated, ...]
-    points: tuple[NDArray[np.intp], ...]
 
 
 def measure_median_line(section: StraightnessGauge, feature: Found, element: Cylinder, scan: Scan) -> Reading:
@@ -54,17 +39,15 @@ def measure_median_line(section: StraightnessGauge, feature: Found, element: Cyl
     Raises:
         DepthcellError: (`NOT_MEASURED`) fewer than `FEWEST_SECTIONS` sections were seen well enough.
     """
-    line = _median_line(section.name, feature, element, scan)
+    sections = _sections(section.name, feature, element, scan)
+    heights, offsets = np.array([one.height_m for one in sections]), np.stack([one.offset_m for one in sections])
     smallest = section.criterion != LEAST_SQUARES
-    radius_m, pulls, motion = _smallest(line, fitted=smallest)
+    radius_m, pulls, motion = _smallest(heights, offsets, fitted=smallest)
     influence = combined(
-        [
-            Influence.of(points[circle.used], 2.0 * pull @ circle.gain[:2])
-            for pull, circle, points in zip(pulls, line.circles, line.points, strict=True)
-        ]
+        [Influence.of(one.points, 2.0 * pull @ one.gain) for pull, one in zip(pulls, sections, strict=True)]
     )
     u, v = across(element.axis)
-    places = element.point + line.height_m[:, None] * element.axis + line.offset_m @ np.array([u, v])
+    places = element.point + heights[:, None] * element.axis + offsets @ np.array([u, v])
     pieces = np.stack((places[:-1], places[1:]), axis=1)
     axis = Line(element.point + motion[0] * u + motion[1] * v, _unit(element.axis + motion[2] * u + motion[3] * v))
     drawn = Drawn(f"median line of {feature.name}", np.zeros(0, np.intp), axis, curve_part=pieces)
@@ -72,50 +55,93 @@ def measure_median_line(section: StraightnessGauge, feature: Found, element: Cyl
     return Reading(2.0 * radius_m, Quantity.LENGTH, influence, (feature.drawn, drawn), note)
 
 
-def _median_line(gauge: str, feature: Found, element: Cylinder, scan: Scan) -> _MedianLine:
-    """Cut into sections of equal height, and fit a circle to each that its points determine."""
+def _sections(gauge: str, feature: Found, element: Cylinder, scan: Scan) -> "list[_Section]":
+    """Cut into stretches of equal height; those whose points determine a middle."""
     points = feature.used
     places = scan.points_part[points]
-    height = (places - element.point) @ element.axis
+    # along the nominal axis, so that noise across it moves no point from one stretch into the next
+    height = (places - element.point) @ direction(nominal_surface(feature.section)[0])
     low, length_m = float(height.min()), float(np.ptp(height))
     count = int(min(MOST_SECTIONS, max(1, length_m // SHORTEST_M), max(1, len(points) // FEWEST)))
-    number = np.minimum(((height - low) / max(length_m, 1e-9) * count).astype(np.intp), count - 1)
-    heights, offsets, circles, chosen = [], [], [], []
-    frame = np.array(across(element.axis))
+    number = np.minimum(((height - low + ROUNDING_M) / max(length_m, 1e-9) * count).astype(np.intp), count - 1)
+    facing = scan.normals_part[points]
+    sections: list[_Section] = []
     for one in range(count):
         inside = np.flatnonzero(number == one)
-        if len(inside) < FEWEST:
-            continue
-        start = Circle(element.point, element.axis, element.radius_m)
-        sigma_m = scan.cloud.random_sigma_m[points[inside]].astype(np.float64)
-        try:
-            circle = fit_circle(
-                places[inside], scan.normals_part[points[inside]], element.axis, sigma_m, start, robust=False
-            )
-        except DepthcellError as error:
-            if error.reason is not Reason.NOT_MEASURED:
-                raise
-            continue
-        heights.append(float(height[inside].mean()))
-        offsets.append(frame @ (middle(circle.element) - element.point))
-        circles.append(circle)
-        chosen.append(points[inside])
-    if len(heights) < FEWEST_SECTIONS:
-        why = f"{len(heights)} sections of '{feature.name}' were seen well enough, needs {FEWEST_SECTIONS}"
+        if len(inside) >= FEWEST:
+            section = _Section.of(points[inside], places[inside] - element.point, facing[inside], element)
+            sections += [] if section is None else [section]
+    if len(sections) < FEWEST_SECTIONS:
+        why = f"{len(sections)} sections of '{feature.name}' were seen well enough, needs {FEWEST_SECTIONS}"
         raise not_measured(gauge, why)
-    return _MedianLine(np.array(heights), np.array(offsets), tuple(circles), tuple(chosen))
+    return sections
 
 
-def _smallest(line: _MedianLine, *, fitted: bool) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Section:
+    """A stretch of the wall, and where its middle lies.
+
+    Attributes:
+        height_m: along the axis, from the element's point.
+        offset_m: (2,) across it, along `across(axis)`.
+        points: (K,) in the cloud.
+        gain: (2, K) change of the offset per metre that each point moves along its measured normal.
+    """
+
+    height_m: float
+    offset_m: NDArray[np.float64]
+    points: NDArray[np.intp]
+    gain: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        points: NDArray[np.intp],
+        apart: NDArray[np.float64],
+        facing: NDArray[np.float64],
+        element: Cylinder,
+    ) -> "_Section | None":
+        """The least-squares cone through a stretch, its middle at the points' mean height; None where not determined.
+
+        The wall's distance from the axis is `q = R + c . n + k h`, n the direction across, h the height from
+        the mean: the taper k is fitted along, so that rows of points that are cut in two do not pull.
+        """
+        frame = np.array(across(element.axis))
+        across_m, height = apart @ frame.T, apart @ element.axis
+        mean = float(height.mean())
+        h = (height - mean) / SHORTEST_M
+        offset = np.zeros(2)
+        for _ in range(MOST_ROUNDS):
+            q = across_m - offset
+            away = np.linalg.norm(q, axis=1)
+            n = q / away[:, None]
+            ring = np.column_stack((n, np.ones(len(n))))
+            if np.linalg.svd(ring, compute_uv=False)[-1] < WEAKEST * np.sqrt(len(n)):
+                return None
+            solve = np.linalg.pinv(np.column_stack((ring, h)), rcond=LEVEL)
+            step = (solve @ (away - element.radius_m))[:2]
+            offset = offset + step
+            if float(np.abs(step).max()) < STILL_M:
+                break
+        else:
+            return None
+        # a wall's normal points out of the material, of a bore towards the axis
+        cosine = np.einsum("ij,ij->i", n @ frame, facing)
+        return cls(mean, offset, points, solve[:2] * cosine)
+
+
+def _smallest(
+    height_m: NDArray[np.float64], offset_m: NDArray[np.float64], *, fitted: bool
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
     """Radius of the smallest cylinder about the points, its change (S, 2) per metre of each, and the axis' motion (4,).
 
     The motion is (shift, shift, lean, lean). Without `fitted` the axis is the least-squares line.
     """
-    reach = float(np.abs(line.height_m).max())
-    heights = line.height_m / reach
+    reach = float(np.abs(height_m).max())
+    heights = height_m / reach
     design = np.stack((np.ones(len(heights)), heights), axis=1)
-    start = np.asarray(np.linalg.lstsq(design, line.offset_m, rcond=None)[0], dtype=np.float64)
-    apart = line.offset_m - design @ start
+    start = np.asarray(np.linalg.lstsq(design, offset_m, rcond=None)[0], dtype=np.float64)
+    apart = offset_m - design @ start
     scale_m = float(np.linalg.norm(apart, axis=1).max())
     if scale_m < 1e-12:
         return 0.0, np.zeros_like(apart), _motion(start, reach)
