@@ -22,7 +22,7 @@ from depthcell.fusion.region import Region
 from depthcell.fusion.registration.globalstart import PoseSearch
 from depthcell.fusion.registration.presence import Expectation, Finding, look
 
-PARTS, EACH, SEED = ("bracket", "step", "flange"), 6, 1
+PARTS, EACH, SEED = ("bracket", "step", "flange"), 2, 1
 REST_M, HALF_M = 0.010, 0.12
 CAPTURE = AlignmentSettings(capture_m=0.008, capture_rad=np.radians(8.0))
 
