@@ -36,6 +36,8 @@ MOST_REPORTED = 200
 """Parts of each verdict that get reports of their own: the first."""
 LONGEST_NAME = 80
 PICTURES = (("Colour map", "map.png", deviation_map), ("Sections", "sections.png", sections_picture))
+TABLES = ("measurements.csv", "measurements.json", "measurements.dfq")
+REPORT_FILES = ("report.html", "report.pdf", "view.html", *(name for _, name, _ in PICTURES))
 LINKS = (("turnable view", "view.html"), ("PDF", "report.pdf"), ("all parts", "../index.html"))
 
 
@@ -79,9 +81,9 @@ class MeasurementWriter:
         if not parts:
             raise DepthcellError("measurement: there is no part to write; name a recording or a folder of recordings")
         if out is not None:
-            _write(out / "measurements.csv", measurement_csv(parts).encode("utf-8"))
-            _write(out / "measurements.json", to_json(report_of(parts, facts)))
-            _write(out / "measurements.dfq", dfq_file(parts, facts))
+            csv, json = measurement_csv(parts).encode("utf-8"), to_json(report_of(parts, facts))
+            for name, content in zip(TABLES, (csv, json, dfq_file(parts, facts)), strict=True):
+                _write(out / name, content)
         if self._qif is not None:
             _write(self._qif, qif_document(parts, facts))
         if out is not None:
@@ -121,7 +123,7 @@ def write_measurement(
 
 
 def check_room(out: Path | None) -> None:
-    """Refuse a folder that holds other things than an earlier measurement, before anything is measured.
+    """Refuse a folder that holds other things than a measurement, whole or broken off, before anything is measured.
 
     Raises:
         DepthcellError: it does, or is a file.
@@ -130,9 +132,16 @@ def check_room(out: Path | None) -> None:
         return
     if not out.is_dir():
         raise DepthcellError(f"--report {out}: is a file; name a folder")
-    if any(out.iterdir()) and not (out / INDEX).is_file():
+    if not (out / INDEX).is_file() and not all(map(_is_ours, out.iterdir())):
         raise DepthcellError(f"--report {out}: holds other things; name a new folder")
     (out / INDEX).unlink(missing_ok=True)  # where it is, everything is: not so until the new one is written
+
+
+def _is_ours(entry: Path) -> bool:
+    """Whether a run that was broken off left it: a table, or a part's folder with nothing but its report."""
+    if entry.is_dir():
+        return all(file.name in REPORT_FILES and file.is_file() for file in entry.iterdir())
+    return entry.name in TABLES or entry.suffix == ".qif"
 
 
 def write_part(part: MeasuredPart, facts: MeasurementFacts, folder: Path) -> None:

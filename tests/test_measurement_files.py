@@ -26,7 +26,13 @@ from depthcell.inspect import measurement_files
 from depthcell.inspect.dfq import dfq_file
 from depthcell.inspect.measurement import MeasuredPart
 from depthcell.inspect.measurement_csv import measurement_csv
-from depthcell.inspect.measurement_files import LONGEST_NAME, MOST_REPORTED, MeasurementWriter, write_measurement
+from depthcell.inspect.measurement_files import (
+    LONGEST_NAME,
+    MOST_REPORTED,
+    MeasurementWriter,
+    check_room,
+    write_measurement,
+)
 from depthcell.inspect.measurement_html import index_html, measurement_html
 from depthcell.inspect.measurement_pdf import measurement_pdf
 from depthcell.inspect.measurement_record import report_of
@@ -228,6 +234,21 @@ def _folders(parts: list[MeasuredPart]) -> list[str]:
             writer.add(part)
     assert all(folder.parent == Path(out) for folder in written)
     return [folder.name for folder in written]
+
+
+def test_a_folder_with_other_things_is_refused_and_one_broken_off_is_not(tmp_path: Path) -> None:
+    check_room(None)
+    check_room(tmp_path / "new")
+    out = tmp_path / "out"
+    write_measurement(PARTS[1:2], FACTS, out, out / "results.qif")
+    check_room(out)
+    assert not (out / "index.html").exists()
+    check_room(out)
+    (out / "plate_002" / "photo.png").touch()
+    with pytest.raises(DepthcellError, match="holds other things"):
+        check_room(out)
+    with pytest.raises(DepthcellError, match="is a file"):
+        check_room(out / "measurements.csv")
 
 
 def test_tables_need_no_points() -> None:
