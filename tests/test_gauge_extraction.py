@@ -164,4 +164,4 @@ def test_points_beside_an_edge_of_the_reference_are_left_out() -> None:
     assert reach_mm(0.0) == pytest.approx((30, 20))
     assert reach_mm(4.0) == pytest.approx((26, 16), abs=1.01)  # a quarter of the margin may be beyond
     with pytest.raises(DepthcellError, match="set edge_mm"):
-        reach_mm(19.9)
+        reach_mm(40.0)
