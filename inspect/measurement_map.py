@@ -39,8 +39,8 @@ class SurfaceColors:
     """Deviation over the nominal surface.
 
     Attributes:
-        tree: of the measured points, frame "part".
-        normals_part: (M, 3) their normals.
+        tree: of the places that measured points belong to: the points less their deviation, frame "part".
+        normals_part: (M, 3) the points' normals.
         deviation_m: (M,) their deviations.
         reach_m: a place farther from every point was not measured.
     """
@@ -97,11 +97,11 @@ def surface_colors(part: MeasuredPart) -> tuple[Reference, SurfaceColors]:
             "name one under [reference] in the recipe"
         )
     seen = part.seen
-    points = scan.points_part[seen]
-    tree = KDTree(points)
-    spacing_m = float(np.median(tree.query(points[:: max(1, len(points) // 2000)], k=2)[0][:, 1]))
-    reach_m = max(MIN_REACH_M, 3.0 * spacing_m, 1.5 * float(np.abs(part.deviation_m[seen]).max()))
-    return scan.reference, SurfaceColors(tree, scan.normals_part[seen], part.deviation_m[seen], reach_m)
+    deviation_m, normals = part.deviation_m[seen], scan.normals_part[seen].astype(np.float64)
+    places = scan.points_part[seen] - deviation_m[:, None] * normals
+    tree = KDTree(places)
+    spacing_m = float(np.median(tree.query(places[:: max(1, len(places) // 2000)], k=2)[0][:, 1]))
+    return scan.reference, SurfaceColors(tree, normals, deviation_m, max(MIN_REACH_M, 3.0 * spacing_m))
 
 
 def directions(colors: SurfaceColors) -> tuple[Direction, ...]:

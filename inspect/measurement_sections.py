@@ -63,7 +63,7 @@ def sections_of(part: MeasuredPart) -> tuple[Section, ...]:
         DepthcellError: see `sections_picture`.
     """
     reference, colors = surface_colors(part)
-    points = np.asarray(colors.tree.data)
+    points = np.empty((0, 3)) if part.scan is None else part.scan.points_part[part.seen]
     place = worst_place(points, colors.deviation_m)
     low, high = reference.bounds_part
     longest = np.argsort(-(high - low))[:2]

@@ -104,6 +104,30 @@ def test_the_dent_is_blue_where_it_is_and_the_underside_grey() -> None:
     assert (np.abs(part.astype(int) - UNMEASURED_RGB) <= 2).all(axis=1).mean() > 0.95
 
 
+def test_one_wild_point_does_not_fill_what_was_not_measured() -> None:
+    part = measured_plate()
+    assert part.scan is not None
+    assert part.deviation_m is not None
+    hole = np.linalg.norm(part.scan.points_part - (0.0, 0.0, TOP_MM / 1e3), axis=1) < 0.005
+    deviation_m = np.where(hole, np.nan, part.deviation_m)
+    wild = int(np.flatnonzero(np.isfinite(deviation_m))[7])
+    deviation_m[wild] = 0.006
+    place, up = np.array([[0.0, 0.0, TOP_MM / 1e3]]), np.array([[0.0, 0.0, 1.0]])
+    _, colors = surface_colors(replace(part, deviation_m=deviation_m))
+    assert np.isnan(colors.at(place, up)).all()
+
+
+def test_a_face_far_off_its_nominal_place_is_coloured_whole() -> None:
+    part = measured_plate()
+    assert part.scan is not None
+    lift_m = 0.002
+    normals = part.scan.normals_part.astype(np.float64)
+    moved = replace(part.scan, points_part=part.scan.points_part + lift_m * normals)
+    _, colors = surface_colors(replace(part, scan=moved, deviation_m=np.full(len(normals), lift_m)))
+    place, up = np.array([[0.0, 0.0, TOP_MM / 1e3]]), np.array([[0.0, 0.0, 1.0]])
+    assert colors.at(place, up) == pytest.approx([lift_m])
+
+
 def test_a_point_of_the_other_side_colours_nothing() -> None:
     _, colors = surface_colors(measured_plate())
     place = np.array([[0.0, 0.0, TOP_MM / 1e3]])
