@@ -15,7 +15,7 @@ from depthcell.fusion.influence import Influence
 from depthcell.fusion.scan import Scan
 
 NEAR_ZERO = "being near zero"
-DRAWS, SEED, LEVEL = 4000, 20260106, 0.95
+DRAWS, SEED, LEVEL = 1500, 20260106, 0.95
 
 
 def near_zero_u(
@@ -36,6 +36,8 @@ def near_zero_u(
     """
     whole = [influence for vector in components for influence in vector]
     covariance = _covariance(whole, scan)
+    if not np.isfinite(covariance).all():
+        return ()  # the budget itself will say so
     values, vectors = np.linalg.eigh(covariance)
     rng = np.random.default_rng(SEED)
     draws = rng.standard_normal((DRAWS, len(whole))) * np.sqrt(np.maximum(values, 0)) @ vectors.T
