@@ -204,7 +204,7 @@ def datum_cases(rng: np.random.Generator) -> Iterator[Case]:
         upright,
         shaft,
         tube((5 + off[0], 4 + off[1], -10), (0, 0, 1), 12, 8, inside=True),
-        ball(np.array((-60, 0, 0)) + off, 20),
+        ball((-60 + off[0], off[1], off[2]), 20),
         tube((-60, 60, 0), (0, 0, 1), 20, 12),
         tube((-60 + off[0], 60 + off[1], 14), (0, 0, 1), 16, 8, columns=360),
     ]
@@ -263,7 +263,8 @@ def rough_cases(rng: np.random.Generator) -> Iterator[Case]:
 def away(points: np.ndarray, c: np.ndarray) -> np.ndarray:
     """Distances from an axis shifted and leant by c (4,), exactly: by the cross product."""
     axis = np.array([c[2], c[3], 1.0])
-    return np.linalg.norm(np.cross(points - np.array([c[0], c[1], 0.0]), axis), axis=1) / np.linalg.norm(axis)
+    crossed = np.cross(points - np.array([c[0], c[1], 0.0]), axis)
+    return np.asarray(np.linalg.norm(crossed, axis=1) / np.linalg.norm(axis))
 
 
 def least_width(residual: Callable[[np.ndarray], np.ndarray], freedoms: int, lever_m: float) -> float:

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.errors import DepthcellError, Reason
+from depthcell.fusion.budget import uncertainty_budget
 from depthcell.fusion.scan import Scan
 
 WITHIN_M = 1e-8
@@ -225,3 +226,16 @@ def test_another_kind_of_feature_is_refused(gauge: dict[str, object], says: str)
     with pytest.raises(DepthcellError, match=says) as caught:
         measured(scan, features_of(scan, boxes, A="base", B="post", R="ring"), **gauge)
     assert caught.value.reason is Reason.NOT_MEASURED
+
+
+def test_the_interval_of_a_nearly_parallel_axis_reaches_zero() -> None:
+    """Noise only ever widens a cylinder about an axis: where it may be all there is, zero must be in the interval."""
+    held = 0
+    for seed in range(40):
+        patches = [tube((0, 60, 0), (0, 0, 1), 20, 12), face((0, 0, 0), (0, 0, 1), (30, 30))]
+        scan = scan_of(patches, Measured(sigma_m=3e-5, seed=seed))
+        features = features_of(scan, [BASE, round_feature("post", "cylinder", (0, 60, 0), 20, 8.0)], A="base")
+        reading = measured(scan, features, kind="perpendicularity", feature="post", datum="A")
+        u_m = uncertainty_budget(reading.influence, scan, reading.noise_u, reading.extra_u).u
+        held += reading.value - 2 * u_m <= 1e-12
+    assert held >= 35

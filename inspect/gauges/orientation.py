@@ -16,6 +16,7 @@ is held by a cylinder: its diameter is `L sin a`, a the angle between them; else
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.construction import counted, direction, kind_of, middle
 from depthcell.inspect.gauges.extraction import Features, Found
 from depthcell.inspect.gauges.formnoise import ZoneCriterion
+from depthcell.inspect.gauges.nearzero import near_zero_u
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading, not_measured
 from depthcell.inspect.gauges.response import answered
 from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading
@@ -148,6 +150,11 @@ def _of_axis(section: OrientationGauge, feature: Found, datum: Found, wanted_rad
     low_m, high_m = stretch(feature, scan)
     stretch_m, along = high_m - low_m, direction(feature.element)
     value, influence = answered(_axis_value(feature.element, datum.element, wanted_rad, stretch_m), (feature, datum))
+    extra: tuple[tuple[str, float], ...] = ()
+    if abs(math.sin(wanted_rad)) < ALONG_DATUM:
+        sides = across(direction(datum.element))
+        both = [answered(partial(_off_axis, way=way, stretch_m=stretch_m), (feature, datum))[1] for way in sides]
+        extra = near_zero_u(abs(value), influence, [both], scan)
     ends = middle(feature.element) + np.array([[low_m], [high_m]]) * along
     axis = Drawn(
         f"axis of {feature.name}", np.zeros(0, np.intp), Line(middle(feature.element), along), segment_part=ends
@@ -156,9 +163,8 @@ def _of_axis(section: OrientationGauge, feature: Found, datum: Found, wanted_rad
         f"axis of '{feature.name}' over {stretch_m * 1e3:.1f} mm, datum {section.datum}, both least squares, "
         f"{counted(feature, datum)}"
     )
-    return Reading(
-        abs(value), Quantity.LENGTH, influence.scaled(math.copysign(1, value)), (feature.drawn, axis, datum.drawn), note
-    )
+    drawn, signed = (feature.drawn, axis, datum.drawn), influence.scaled(math.copysign(1, value))
+    return Reading(abs(value), Quantity.LENGTH, signed, drawn, note, extra_u=extra)
 
 
 def stretch(feature: Found, scan: Scan) -> tuple[float, float]:
@@ -182,10 +188,10 @@ def _axis_value(
         return across_zone
     aside = along - (along @ held) * held
     size = float(np.linalg.norm(aside))
-    way = aside / size if size > ALONG_DATUM else across(held)[0]
+    return partial(_off_axis, way=aside / size if size > ALONG_DATUM else across(held)[0], stretch_m=stretch_m)
 
-    def off_axis(elements: Sequence[Element]) -> float:
-        a, d = direction(elements[0]), direction(elements[1])
-        return stretch_m * float((a - (a @ d) * d) @ way)
 
-    return off_axis
+def _off_axis(elements: Sequence[Element], way: NDArray[np.float64], stretch_m: float) -> float:
+    """How far an axis leaves the datum's direction over its stretch, seen one way across it."""
+    a, d = direction(elements[0]), direction(elements[1])
+    return stretch_m * float((a - (a @ d) * d) @ way)
