@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from depthcell.acquisition.transform import FloatArray
 from depthcell.errors import DepthcellError, Reason
-from depthcell.fusion.association.elements import Associated, Circle, Cylinder, Element, Line, Plane, Sphere
+from depthcell.fusion.association.elements import Associated, Circle, Cylinder, Element, Plane, Sphere
 from depthcell.fusion.association.leastsquares import (
     LEAST_SQUARES,
     fit_circle,
@@ -39,6 +39,7 @@ from depthcell.fusion.association.minimumzone import (
 from depthcell.fusion.association.misfit import Surface, misfit
 from depthcell.fusion.influence import Influence
 from depthcell.fusion.scan import Scan
+from depthcell.inspect.gauges.nominal import nominal_surface
 from depthcell.inspect.gauges.reading import Drawn, not_measured
 from depthcell.inspect.gaugesections import (
     CircleFeature,
@@ -76,39 +77,6 @@ ROUNDED_M = 2e-5
 """By so much the reference's facets and the distance field's cells may differ from the nominal surface."""
 SPREADS = 4.0
 """Points that lie within so many times the scatter of the middle belong to the face."""
-
-
-def nominal_surface(feature: FeatureSection) -> tuple[Surface, float]:
-    """The nominal surface in the frame "part", metres, and its side: -1 where the air is within, else +1.
-
-    A line's is the face it lies on, a circle's the wall it is a ring of.
-    """
-    match feature:
-        case PlaneFeature():
-            middle_mm = [(low + high) / 2 for low, high in zip(feature.min_mm, feature.max_mm, strict=True)]
-            point = np.array(middle_mm) / 1e3 if feature.point_mm is None else metres(feature.point_mm)
-            return Plane(point, unit_vector(feature.normal)), 1.0
-        case LineFeature():
-            return Plane(metres(feature.position_mm), unit_vector(feature.normal)), 1.0
-        case CylinderFeature() | CircleFeature():
-            axis, radius_m = unit_vector(feature.axis), feature.diameter_mm / 2e3
-            return Cylinder(metres(feature.position_mm), axis, radius_m), _side(feature)
-        case SphereFeature():
-            return Sphere(metres(feature.position_mm), feature.diameter_mm / 2e3), _side(feature)
-
-
-def nominal_element(feature: FeatureSection) -> Element:
-    """The nominal element of a feature's own kind, frame "part", metres."""
-    surface, _ = nominal_surface(feature)
-    if isinstance(feature, LineFeature):
-        return Line(metres(feature.position_mm), unit_vector(feature.direction))
-    if isinstance(feature, CircleFeature) and isinstance(surface, Cylinder):
-        return Circle(surface.point, surface.axis, surface.radius_m)
-    return surface
-
-
-def _side(feature: CylinderFeature | CircleFeature | SphereFeature) -> float:
-    return 1.0 if feature.side == "outside" else -1.0
 
 
 def extract(feature: FeatureSection, scan: Scan) -> NDArray[np.intp]:

@@ -14,9 +14,10 @@ from depthcell.fusion.association.minimumzone import MINIMUM_ZONE
 from depthcell.fusion.association.misfit import Surface, misfit
 from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.construction import kind_of
-from depthcell.inspect.gauges.extraction import Features, Found, nominal_surface
+from depthcell.inspect.gauges.extraction import Features, Found
 from depthcell.inspect.gauges.formnoise import ZoneCriterion
 from depthcell.inspect.gauges.median_line import measure_median_line
+from depthcell.inspect.gauges.nominal import nominal_surface
 from depthcell.inspect.gauges.reading import Reading, not_measured
 from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading
 from depthcell.inspect.gaugesections import (

@@ -19,9 +19,10 @@ from depthcell.fusion.datums.datumframe import DatumFrame, datum_frame
 from depthcell.fusion.influence import Influence
 from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.construction import counted, direction, kind_of, middle, place_along
-from depthcell.inspect.gauges.extraction import Features, Found, nominal_element, nominal_surface
+from depthcell.inspect.gauges.extraction import Features, Found
 from depthcell.inspect.gauges.formnoise import ZoneCriterion
 from depthcell.inspect.gauges.nearzero import near_zero_u
+from depthcell.inspect.gauges.nominal import nominal_element, nominal_surface
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading, not_measured
 from depthcell.inspect.gauges.response import answered
 from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading

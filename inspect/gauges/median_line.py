@@ -16,7 +16,8 @@ from depthcell.fusion.association.leastsquares import LEAST_SQUARES
 from depthcell.fusion.influence import Influence, combined
 from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.construction import counted, direction
-from depthcell.inspect.gauges.extraction import FEWEST, Found, nominal_surface
+from depthcell.inspect.gauges.extraction import FEWEST, Found
+from depthcell.inspect.gauges.nominal import nominal_surface
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading, not_measured
 from depthcell.inspect.gaugesections import StraightnessGauge
 

@@ -21,8 +21,9 @@ from depthcell.inspect.gauges.construction import (
     place_along,
     towards,
 )
-from depthcell.inspect.gauges.extraction import Features, Found, nominal_surface
+from depthcell.inspect.gauges.extraction import Features, Found
 from depthcell.inspect.gauges.location import Held, held_value
+from depthcell.inspect.gauges.nominal import nominal_surface
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading, not_measured
 from depthcell.inspect.gauges.response import answered
 from depthcell.inspect.gaugesections import AngleGauge, CoordinateGauge, DiameterGauge, DistanceGauge, StepHeightGauge
