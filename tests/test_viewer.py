@@ -234,6 +234,8 @@ def test_a_browser_draws_it_and_complains_of_nothing(part: MeasuredPart, drawn: 
     assert (int(points[1]) > 30_000) == drawn
     assert run.stdout.count('type="button"') == len(part.results) + 1
     assert 'aria-pressed="true"' in run.stdout
+    for limits in ("11.7 … 12.3 mm", "≤ 0.4 mm", "no limits"):
+        assert limits in run.stdout
 
 
 def _places(text: str, scene: dict[str, Any]) -> NDArray[np.float64]:

@@ -29,8 +29,11 @@
   };
   const limits = (gauge) => {
     if (gauge.lower === null && gauge.upper === null) return 'no limits';
-    const side = (limit) => (limit === null ? '' : minus(Number(limit.toPrecision(6))));
-    return `${side(gauge.lower)} … ${side(gauge.upper)} ${UNITS[gauge.unit] || gauge.unit}`;
+    const side = (limit) => minus(Number(limit.toPrecision(6)));
+    const unit = UNITS[gauge.unit] || gauge.unit;
+    if (gauge.lower === null) return `≤ ${side(gauge.upper)} ${unit}`;
+    if (gauge.upper === null) return `≥ ${side(gauge.lower)} ${unit}`;
+    return `${side(gauge.lower)} … ${side(gauge.upper)} ${unit}`;
   };
 
   // ---- colours
