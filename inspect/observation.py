@@ -17,11 +17,13 @@ from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.align import Alignment, AlignmentSettings, align
 from depthcell.fusion.fuse import FusedPart, FusionSettings, PartAccumulator
 from depthcell.fusion.meshcheck import check_unit
+from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.region import Region
 from depthcell.fusion.uncertainty import pose_variance_m2
 from depthcell.fusion.view import View
 from depthcell.inspect.deviation import DeviationMap, DeviationScales, compare
+from depthcell.inspect.presence_check import PresenceCheck
 from depthcell.inspect.recipe import Recipe
 from depthcell.inspect.sight import Sight
 from depthcell.inspect.surface import PatchGrid, Surface
@@ -106,6 +108,7 @@ class Observer:
         region = Region(recipe.pose.T_cell_part, lower, upper)
         self._fusion = FusionSettings(region=region, edge_margin_px=EDGE_MARGIN_PX)
         self._alignment = AlignmentSettings(capture_m=recipe.pose.max_shift_m, capture_rad=recipe.pose.max_turn_rad)
+        self._presence = PresenceCheck(recipe, self.cell, self.reference, self._alignment)
         self.sight = Sight.of(self.surface, self.reference, recipe, cell)
 
     @property
@@ -121,9 +124,9 @@ class Observer:
         """Find the part, compare its shape, look up its colours.
 
         Raises:
-            DepthcellError: the part could not be aligned.
+            DepthcellError: the part could not be aligned, or is not what lies there; the message says what does.
         """
-        alignment = align(fused.cloud, self.reference, self.recipe.pose.T_cell_part, self.cell, self._alignment)
+        alignment = self._aligned(fused.cloud)
         with ThreadPoolExecutor() as pool:
             # Colour is looked up beside, one camera a thread; each result depends on its own inputs alone.
             colors = pool.map(partial(self._color, T_cell_part=alignment.T_cell_part), fused.views)
@@ -131,6 +134,15 @@ class Observer:
             deviation = self.scales.map(fused.cloud, points, alignment)
             seen = {view.serial: color for view, color in zip(fused.views, colors, strict=True) if color is not None}
         return Observation(fused, alignment, deviation, seen)
+
+    def _aligned(self, cloud: PartCloud) -> Alignment:
+        """Where the part lies; where that fails, or much is left unexplained, what lies there is named."""
+        try:
+            alignment = align(cloud, self.reference, self.recipe.pose.T_cell_part, self.cell, self._alignment)
+        except DepthcellError as failure:
+            raise self._presence.named(failure, cloud) from failure
+        self._presence.check(alignment, cloud)
+        return alignment
 
     def _color(self, view: View, T_cell_part: RigidTransform) -> ViewColor | None:
         camera = self.cell.camera(view.serial)
