@@ -205,3 +205,18 @@ def test_a_median_line_needs_sections() -> None:
     scan = scan_of([tube((0, 0, 0), (0, 0, 1), 20.0, 1.0, inside=True)])
     with pytest.raises(DepthcellError, match="sections of 'bore' were seen"):
         measured(scan, features_of(scan, [BORE]), kind="straightness", feature="bore")
+
+
+def test_a_burr_counts_in_flatness_and_a_flying_pixel_does_not() -> None:
+    flat = face((0, 0, 0), (0, 0, 1), (40, 30), 0.5)
+    burr = (np.hypot(flat.points[:, 0] - 8e-3, flat.points[:, 1]) < 1.6e-3) * 1e-3
+    flyers = np.zeros(len(flat.points))
+    flyers[[333, 1700, 3111]] = 1.2e-3
+    box = plane_feature("face", (0, 0, 1), (-22, -17, -3), (22, 17, 3))
+
+    def flatness_mm(lift: np.ndarray) -> float:
+        scan = scan_of([flat.lifted(lift)], Measured(sigma_m=2e-5))
+        return 1e3 * measured(scan, features_of(scan, [box]), kind="flatness", feature="face").value
+
+    assert flatness_mm(burr + flyers) == pytest.approx(1.0, abs=0.1)
+    assert flatness_mm(flyers) < 0.1

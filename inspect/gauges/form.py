@@ -1,8 +1,8 @@
 """Flatness, straightness, roundness and cylindricity: the narrowest zone of the feature's own kind about its points.
 
 By minimum zone (ISO 1101 criterion "C", the default of the standard) the zone's width is the least there is; by least
-squares ("G") it is the peak-to-valley of the distances from the least-squares element. Outliers, as the least-squares
-fit tells them, take no part.
+squares ("G") it is the peak-to-valley of the distances from the least-squares element. Lone outliers take no part,
+those in company do: see `surfacepoints`.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,8 @@ from depthcell.inspect.gauges.extraction import Features, Found
 from depthcell.inspect.gauges.formnoise import ZoneCriterion
 from depthcell.inspect.gauges.median_line import measure_median_line
 from depthcell.inspect.gauges.nominal import nominal_surface
-from depthcell.inspect.gauges.reading import Reading, not_measured
+from depthcell.inspect.gauges.reading import Drawn, Reading, not_measured
+from depthcell.inspect.gauges.surfacepoints import surface_of
 from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading
 from depthcell.inspect.gaugesections import (
     CylindricityGauge,
@@ -97,13 +98,15 @@ def measure_straightness(section: StraightnessGauge, scan: Scan, features: Featu
     facing = unit_vector(wanted.normal)
     normal = facing - (facing @ element.direction) * element.direction
     normal /= np.linalg.norm(normal)
-    apart = scan.points_part[feature.used] - element.point
+    points = surface_of(feature, scan)
+    apart = scan.points_part[points] - element.point
     motions = np.stack((-np.ones(len(apart)), -(apart @ element.direction)))
     if section.criterion == MINIMUM_ZONE:
         motions = motions[1:]
     normals = np.broadcast_to(normal, apart.shape)
-    zoned = Zoned(scan, feature.used, apart @ normal, normals, motions, ZoneCriterion(section.criterion))
-    return zone_reading(zoned, (feature.drawn,), _how(section.criterion, feature))
+    zoned = Zoned(scan, points, apart @ normal, normals, motions, ZoneCriterion(section.criterion))
+    shown = Drawn(feature.name, points, element, lift_m=apart @ normal)
+    return zone_reading(zoned, (shown,), _how(section.criterion, feature, len(points)))
 
 
 FormGauge = FlatnessGauge | RoundnessGauge | CylindricityGauge
@@ -111,11 +114,13 @@ FormGauge = FlatnessGauge | RoundnessGauge | CylindricityGauge
 
 def _form(section: FormGauge, feature: Found, start: Surface, rows: Sequence[int], scan: Scan) -> Reading:
     _, side = nominal_surface(feature.section)
-    at = misfit(start, scan.points_part[feature.used], side)
+    points = surface_of(feature, scan)
+    at = misfit(start, scan.points_part[points], side)
     motions = at.jacobian[list(rows)] if section.criterion == MINIMUM_ZONE else at.jacobian
-    zoned = Zoned(scan, feature.used, at.residual_m, at.normals, motions, ZoneCriterion(section.criterion))
-    return zone_reading(zoned, (feature.drawn,), _how(section.criterion, feature))
+    zoned = Zoned(scan, points, at.residual_m, at.normals, motions, ZoneCriterion(section.criterion))
+    shown = Drawn(feature.name, points, feature.element, lift_m=at.residual_m)
+    return zone_reading(zoned, (shown,), _how(section.criterion, feature, len(points)))
 
 
-def _how(criterion: str, feature: Found) -> str:
-    return f"{criterion} over {len(feature.used)} points of '{feature.name}'"
+def _how(criterion: str, feature: Found, count: int) -> str:
+    return f"{criterion} over {count} points of '{feature.name}'"

@@ -25,6 +25,7 @@ from depthcell.inspect.gauges.nearzero import near_zero_u
 from depthcell.inspect.gauges.nominal import nominal_element, nominal_surface
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading, not_measured
 from depthcell.inspect.gauges.response import answered
+from depthcell.inspect.gauges.surfacepoints import surface_of
 from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading
 from depthcell.inspect.gaugesections import PositionGauge
 
@@ -202,13 +203,14 @@ def _of_plane(section: PositionGauge, feature: Found, scan: Scan, features: Feat
     surface, _ = nominal_surface(feature.section)
     nominal = Plane(middle(surface), direction(surface))
     held = Held.by(section.datums, features)
-    points_datum = np.asarray(held.T_datum_part @ scan.points_part[feature.used], dtype=np.float64)
+    points = surface_of(feature, scan)
+    points_datum = np.asarray(held.T_datum_part @ scan.points_part[points], dtype=np.float64)
     lift_m, count = nominal.distance(points_datum), len(points_datum)
     leans = np.array(across(nominal.normal)) @ (points_datum - points_datum.mean(axis=0)).T
     normals = np.broadcast_to(held.T_datum_part.inverse().rotation @ nominal.normal, points_datum.shape)
-    zoned = Zoned(scan, feature.used, lift_m, normals, np.zeros((0, count)), ZoneCriterion.FARTHEST, np.asarray(leans))
+    zoned = Zoned(scan, points, lift_m, normals, np.zeros((0, count)), ZoneCriterion.FARTHEST, np.asarray(leans))
     facing = np.broadcast_to(nominal.normal, points_datum.shape)
     others = held.influence(by_twist_of_points(points_datum, facing, zoned.width.gradient), scan)
-    shown = Drawn(feature.name, feature.used, nominal, lift_m=lift_m)
+    shown = Drawn(feature.name, points, nominal, lift_m=lift_m)
     how = f"twice the farthest of {count} points of '{feature.name}', {held.words}"
     return zone_reading(zoned, (shown, *held.drawn), how, others)

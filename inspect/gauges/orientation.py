@@ -31,6 +31,7 @@ from depthcell.inspect.gauges.formnoise import ZoneCriterion
 from depthcell.inspect.gauges.nearzero import near_zero_u
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading, not_measured
 from depthcell.inspect.gauges.response import answered
+from depthcell.inspect.gauges.surfacepoints import surface_of
 from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading
 from depthcell.inspect.gaugesections import AngularityGauge, ParallelismGauge, PerpendicularityGauge
 
@@ -86,7 +87,7 @@ def _check_has_direction(gauge: str, found: Found, what: str) -> None:
 
 
 def _of_face(section: OrientationGauge, feature: Found, datum: Found, wanted_rad: float, scan: Scan) -> Reading:
-    used, held = feature.used, direction(datum.element)
+    used, held = surface_of(feature, scan), direction(datum.element)
     points = scan.points_part[used]
     normal = _zone_normal(points, direction(feature.element), held, wanted_rad, section.criterion)
     apart = points - points.mean(axis=0)

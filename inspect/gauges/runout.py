@@ -19,6 +19,7 @@ from depthcell.inspect.gauges.extraction import Features, Found
 from depthcell.inspect.gauges.formnoise import ZoneCriterion
 from depthcell.inspect.gauges.reading import Drawn, Reading, not_measured
 from depthcell.inspect.gauges.response import answered
+from depthcell.inspect.gauges.surfacepoints import surface_of
 from depthcell.inspect.gauges.zone import narrowest
 from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading
 from depthcell.inspect.gaugesections import RunoutGauge
@@ -46,7 +47,8 @@ def measure_runout(section: RunoutGauge, scan: Scan, features: Features) -> Read
         )
     _check_feature(section.name, feature, axis)
     radial = isinstance(feature.element, Cylinder)
-    points = scan.points_part[feature.used]
+    numbers = surface_of(feature, scan)
+    points = scan.points_part[numbers]
     distance_m, height_m = _about(points, axis)
     measured, sorted_by = (distance_m, height_m) if radial else (height_m, distance_m)
     rings = _Rings.of(sorted_by) if section.scope == "circular" else _Rings.all_in_one(len(points))
@@ -67,13 +69,13 @@ def measure_runout(section: RunoutGauge, scan: Scan, features: Features) -> Read
     normals = outwards if radial else np.broadcast_to(axis.axis, points.shape)
     held = np.zeros((0, len(inside)))
     kept = _kept(section.scope, radial, points[inside], axis)
-    zoned = Zoned(scan, feature.used[inside], measured[inside], normals[inside], held, ZoneCriterion.MINIMUM, kept)
+    zoned = Zoned(scan, numbers[inside], measured[inside], normals[inside], held, ZoneCriterion.MINIMUM, kept)
     how = (
         f"{section.scope} run-out {'across' if radial else 'along'} the axis of datum {section.datum}, "
         f"{len(points)} points of '{feature.name}'"
         + (f" in {rings.count} rings" if section.scope == "circular" else "")
     )
-    shown = Drawn(feature.name, feature.used, feature.element, lift_m=measured - np.median(measured))
+    shown = Drawn(feature.name, numbers, feature.element, lift_m=measured - np.median(measured))
     return zone_reading(zoned, (shown, datum.drawn), how, others)
 
 

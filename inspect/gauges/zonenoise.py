@@ -1,7 +1,7 @@
 """From points in a zone to a reading: its width without what noise adds, and how it answers to points, datums, pose."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +12,7 @@ from depthcell.fusion.noisecorrelation import noise_variance
 from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.formnoise import MeasuredZone, ZoneCriterion, ZoneEstimate, estimate_zone
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading
+from depthcell.inspect.gauges.surfacepoints import Excursion, excursion_of
 from depthcell.inspect.gauges.zone import Width, farthest, narrowest, peak_to_valley
 
 QUIET_M = 5e-8
@@ -39,6 +40,19 @@ class Zoned:
     motions: NDArray[np.float64]
     criterion: ZoneCriterion
     kept: NDArray[np.float64] | None = None
+
+    def without(self, points: NDArray[np.intp]) -> "Zoned":
+        """Of the other points."""
+        rest = ~np.isin(self.points, points, assume_unique=True)
+        kept = None if self.kept is None else self.kept[:, rest]
+        return replace(
+            self,
+            points=self.points[rest],
+            residual_m=self.residual_m[rest],
+            normals=self.normals[rest],
+            motions=self.motions[:, rest],
+            kept=kept,
+        )
 
     @cached_property
     def found(self) -> ZoneEstimate | None:
@@ -71,7 +85,8 @@ def zone_reading(zoned: Zoned, drawn: tuple[Drawn, ...], how: str, others: Influ
 
     Calibration and pose act by what touches the zone. Noise does not act to first order: it widens. Its part
     comes from `formnoise`, where it is more than `QUIET_M`; that of datums, which are means over many points, is first
-    order and stands beside it.
+    order and stands beside it. What stands out of the form in a place smaller than the cells that noise is averaged
+    over is taken apart, and widens the zone as far as it reaches.
 
     Args:
         zoned: the points and how their zone is measured.
@@ -79,14 +94,40 @@ def zone_reading(zoned: Zoned, drawn: tuple[Drawn, ...], how: str, others: Influ
         how: the criterion and the features, in words.
         others: what else moves the residuals: datums, and the pose.
     """
-    width, scan = zoned.width, zoned.scan
-    cosine = np.einsum("ij,ij->i", scan.normals_part[zoned.points], zoned.normals)
-    influence = Influence.of(zoned.points, width.gradient * cosine)
     others = others or Influence.none()
-    whole = influence + others
     if zoned.found is None:
-        return Reading(width.width_m, Quantity.LENGTH, whole, drawn, how)
+        return Reading(zoned.width.width_m, Quantity.LENGTH, _influence(zoned) + others, drawn, how)
+    scan = zoned.scan
+    standing_out = excursion_of(scan, zoned.points, zoned.residual_m, zoned.motions)
+    form = zoned if standing_out is None else zoned.without(standing_out.points)
+    if form.found is None:
+        raise ValueError("zone_reading: a form without noise beside points with noise")
     held_u = math.sqrt(noise_variance(scan.cloud, scan.cell, others.points, others.gradient))
-    extra = (("noise of the datums", held_u),) if len(others.points) else ()
-    note = f"{how}; {zoned.found.note}"
-    return Reading(width.width_m, Quantity.LENGTH, whole, drawn, note, noise_u=zoned.found.noise_u_m, extra_u=extra)
+    reading = Reading(
+        form.width.width_m,
+        Quantity.LENGTH,
+        _influence(form) + others,
+        drawn,
+        f"{how}; {form.found.note}",
+        noise_u=form.found.noise_u_m,
+        extra_u=(("noise of the datums", held_u),) if len(others.points) else (),
+    )
+    return reading if standing_out is None else _widened(reading, standing_out, zoned)
+
+
+def _influence(zoned: Zoned) -> Influence:
+    cosine = np.einsum("ij,ij->i", zoned.scan.normals_part[zoned.points], zoned.normals)
+    return Influence.of(zoned.points, zoned.width.gradient * cosine)
+
+
+def _widened(reading: Reading, standing_out: Excursion, zoned: Zoned) -> Reading:
+    """The form's zone lies half of its width to each side; where something reaches farther, the zone does.
+
+    How far it reaches was read from few points: their noise is added.
+    """
+    half_m = reading.value / 2
+    above_m, below_m = max(half_m, standing_out.above_m), max(half_m, standing_out.below_m)
+    value_m = 2 * max(above_m, below_m) if zoned.criterion is ZoneCriterion.FARTHEST else above_m + below_m
+    sigma_m = float(np.median(zoned.scan.cloud.random_sigma_m[standing_out.points]))
+    note = f"{reading.note}; {len(standing_out.points)} points stand out of it"
+    return replace(reading, value=value_m, noise_u=math.hypot(reading.noise_u or 0.0, sigma_m), note=note)
