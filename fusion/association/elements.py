@@ -127,7 +127,8 @@ class Associated:
             measured normal, out of the material. For least squares that is the pseudo-inverse; for a minimum zone only
             the points that touch the zone have entries.
         form_m: peak-to-valley of the residuals by the criterion that was asked for (for a minimum zone, its width).
-        criterion: "least squares" or "minimum zone" (ISO 17450-1 / ISO 1101 "G" and "C").
+        criterion: "least squares" or "minimum zone" (ISO 1101 "G" and "C"), "maximum inscribed", "minimum
+            circumscribed" or "tangent".
         outliers: points given that were left out.
     """
 
