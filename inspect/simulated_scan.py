@@ -46,7 +46,7 @@ class ScanConditions:
 
 
 def drawn_cell(cell: Cell, rng: np.random.Generator) -> Cell:
-    """A cell as it may truly stand, given what `cell` states: its parameters off by a draw from the joint covariance."""
+    """A cell as it may truly stand: the parameters of `cell`, off by a draw from their joint covariance."""
     joint = cell.joint_covariance
     scale = np.sqrt(np.maximum(np.diag(joint), 1e-300))
     values, vectors = np.linalg.eigh(joint / np.outer(scale, scale))

@@ -252,10 +252,14 @@ def test_monte_carlo_of_parameters_noise_and_poses_gives_the_stated_uncertainty(
     stated: dict[str, list[float]] = {kind: [] for kind in GAUGES}
     for seed in range(250):
         moved = POSE.perturbed(np.concatenate((rng.normal(0, 3e-3, 3), rng.normal(0, 3e-4, 3))))
-        seen = measured(drawn_cell(cell(), rng), seed, moved)
+        try:
+            seen = measured(drawn_cell(cell(), rng), seed, moved)
+        except DepthcellError:  # a wall of 4 mm height now and then does not settle: refused, not misread
+            continue
         for kind, reading in seen.readings.items():
             errors[kind].append(reading.value - TRUE_M[kind])
             stated[kind].append(uncertainty_budget(reading.influence, seen.scan).u)
+    assert len(errors["step"]) >= 240
     for kind in GAUGES:
         rms, u = np.sqrt(np.mean(np.square(errors[kind]))), np.sqrt(np.mean(np.square(stated[kind])))
         assert 0.7 < rms / u < 1.15, kind
