@@ -37,7 +37,8 @@ def camera_poses(folder: Path) -> list[RigidTransform]:
 
 def depth_counts(folder: Path) -> list[np.ndarray]:
     """In mm."""
-    return [cv2.imread(str(folder / "RGBD" / "depth" / f"{n:05d}.png"), cv2.IMREAD_UNCHANGED) for n in range(5)]
+    paths = [folder / "RGBD" / "depth" / f"{n:05d}.png" for n in range(5)]
+    return [np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)) for path in paths]
 
 
 def our_fusion(counts: list[np.ndarray], poses: list[RigidTransform]) -> Callable[[], FusedMotion]:

@@ -231,7 +231,7 @@ def add_rows(report: Report, parts: list[dict[str, Any]], what: str) -> None:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--parts", type=int, default=200)
     parser.add_argument("--recorded", type=int, default=24)
     chosen = parser.parse_args()

@@ -144,7 +144,7 @@ def scatter_interval(s: float, n: int) -> tuple[float, float]:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=25)
     parser.add_argument("--truth", type=int, default=75)
     chosen = parser.parse_args()

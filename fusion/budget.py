@@ -67,7 +67,7 @@ def uncertainty_budget(
     - pose: `p C p^T` with C the alignment's random covariance. That the pose was found by some of the same points is
       left out: a point's noise moves its surface and the part alike, so that what is stated is rather too much. On 200
       simulated brackets the height of the face that holds most of the points scattered by 0.6 of what was stated, that
-      of a rib and the place of a bore by 0.9 to 1.0.
+      of a rib and the place of a bore by 0.8 to 1.0.
 
     Args:
         influence: sensitivities of the scalar.

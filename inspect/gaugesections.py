@@ -108,8 +108,18 @@ class DatumSection(Section):
     feature: Name
 
 
+class ProcessSection(Section):
+    """How good parts spread: mean and standard deviation of the true values, in the gauge's unit (mm, deg or mm³)."""
+
+    mean: Finite
+    sd: Positive
+
+
 class _Gauge(Section):
+    """Any gauge; with `process` it also says how often it errs over the whole production (JCGM 106, 9.3)."""
+
     name: Name
+    process: ProcessSection | None = None
 
 
 class _Sized(_Gauge):

@@ -257,7 +257,8 @@ class _Places:
         points = np.asarray(T_part_cell @ cloud.points_cell, dtype=np.float64)
         normals = np.asarray(T_part_cell.rotate(cloud.normals_cell.astype(np.float64)))
         radius_m = READ_RADII * self.spacing_m
-        _, near = self._tree.query(points, k=min(NEAREST, len(self.points)), distance_upper_bound=2 * REACH_M)
+        found = self._tree.query(points, k=min(NEAREST, len(self.points)), distance_upper_bound=2 * REACH_M)
+        near = np.asarray(found[1], dtype=np.intp)
         point, column = np.nonzero(near < len(self.points))
         place = near[point, column]
         offset = points[point] - self.points[place]

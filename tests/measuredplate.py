@@ -12,7 +12,8 @@ from depthcell.fusion.association.elements import Circle, Cylinder, Line, Plane,
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.scan import Scan
-from depthcell.inspect.gauges.gauged import BudgetRow, GaugeResult, conformance_probability
+from depthcell.inspect.conformance import conformance_probability
+from depthcell.inspect.gauges.gauged import BudgetRow, GaugeResult
 from depthcell.inspect.gauges.reading import Drawn
 from depthcell.inspect.measurement import MeasuredPart, MeasurementFacts
 from depthcell.inspect.verdict import Decision, Provenance
@@ -75,7 +76,7 @@ def _cloud(points_part: np.ndarray, normals_part: np.ndarray) -> PartCloud:
 def gauge(kind: str, value: float | None, limits: tuple[float | None, float | None], **changes: object) -> GaugeResult:
     """A result of `kind` in millimetres, decided as given or OK."""
     u = None if value is None else 0.05
-    conformance = None if value is None else conformance_probability(value, 0.05, *limits)
+    conformance = None if value is None else conformance_probability(value, 0.05, limits)
     result = GaugeResult(
         name=str(changes.pop("name", kind.replace("_", " "))),
         kind=kind,

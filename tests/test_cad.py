@@ -1,7 +1,6 @@
-"""STEP as a reference: units, accuracy, nominal features, refusals. What needs OpenCascade is skipped without it."""
+"""STEP as a reference: units, accuracy, nominal features, refusals."""
 
 import importlib
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from depthcell.fusion.cad import CadPart, load_cad
 from depthcell.fusion.reference import Reference
 from depthcell.inspect.recipe import ReferenceSection
 
-needs_occ = pytest.mark.skipif(importlib.util.find_spec("OCP") is None, reason="needs the extra depthcell[cad]")
 BOX_MM, BORE_MM, BORE_AT_MM = (60.0, 40.0, 10.0), 14.0, (20.0, 20.0)
 
 
@@ -51,7 +49,6 @@ def chord_m(part: CadPart, bore_radius_m: float) -> float:
     return float(np.abs(np.linalg.norm((points - centre)[..., :2], axis=-1) - bore_radius_m).max())
 
 
-@needs_occ
 @pytest.mark.parametrize(("unit", "named"), [("MM", "mm"), ("INCH", "inch"), ("M", "m")])
 @pytest.mark.parametrize("schema", ["AP203", "AP214IS", "AP242DIS"])
 def test_the_file_says_its_unit_and_every_schema_gives_the_same_part(
@@ -64,7 +61,6 @@ def test_the_file_says_its_unit_and_every_schema_gives_the_same_part(
     assert part.mesh.volume_m3 * 1e9 == pytest.approx(volume_mm3, abs=np.pi * BORE_MM * BOX_MM[2] * 0.002)
 
 
-@needs_occ
 @pytest.mark.parametrize("wished_m", [2e-6, 2e-5])
 def test_the_chord_is_kept_and_measured(tmp_path: Path, wished_m: float) -> None:
     part = load_cad(save_step(drilled_box(), tmp_path / "box.step"), None, wished_m)
@@ -72,7 +68,6 @@ def test_the_chord_is_kept_and_measured(tmp_path: Path, wished_m: float) -> None
     assert chord_m(part, BORE_MM / 2e3) == pytest.approx(part.chord_m, rel=0.02)
 
 
-@needs_occ
 def test_free_form_faces_are_measured_too(tmp_path: Path) -> None:
     torus = occ("BRepPrimAPI").BRepPrimAPI_MakeTorus(20.0, 5.0).Shape()
     spline = occ("BRepBuilderAPI").BRepBuilderAPI_NurbsConvert(torus).Shape()
@@ -83,7 +78,6 @@ def test_free_form_faces_are_measured_too(tmp_path: Path) -> None:
     assert part.features == ()
 
 
-@needs_occ
 def test_faces_are_offered_as_nominal_features(tmp_path: Path) -> None:
     part = load_cad(save_step(drilled_box(), tmp_path / "box.stp", "INCH"))
     (bore,) = [feature for feature in part.features if isinstance(feature.element, Cylinder)]
@@ -100,7 +94,6 @@ def test_faces_are_offered_as_nominal_features(tmp_path: Path) -> None:
     assert areas == sorted(areas, reverse=True)
 
 
-@needs_occ
 def test_a_shaft_is_not_a_bore(tmp_path: Path) -> None:
     shaft = occ("BRepPrimAPI").BRepPrimAPI_MakeCylinder(8.0, 30.0).Shape()
     part = load_cad(save_step(shaft, tmp_path / "shaft.step"))
@@ -108,7 +101,6 @@ def test_a_shaft_is_not_a_bore(tmp_path: Path) -> None:
     assert not wall.is_inward
 
 
-@needs_occ
 def test_a_reference_takes_step_by_its_ending(tmp_path: Path) -> None:
     path = save_step(drilled_box(), tmp_path / "box.STEP", "INCH")
     reference = Reference.load(path, None)
@@ -119,7 +111,6 @@ def test_a_reference_takes_step_by_its_ending(tmp_path: Path) -> None:
         Reference.load(path, "mm")
 
 
-@needs_occ
 def test_what_is_no_single_solid_is_refused(tmp_path: Path) -> None:
     builder, both = occ("BRep").BRep_Builder(), occ("TopoDS").TopoDS_Compound()
     builder.MakeCompound(both)

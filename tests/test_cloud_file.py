@@ -1,6 +1,6 @@
 """Clouds and meshes as files, read back by other programs: PLY, PCD, STL by open3d, E57 by pye57."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from depthcell.fusion.mesh_file import write_mesh
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.tsdf_surface import SurfaceMesh
 
-needs_pye57 = pytest.mark.skipif(importlib.util.find_spec("pye57") is None, reason="pye57 is not installed")
+PYE57: Any = importlib.import_module("pye57")  # it ships no types
 COUNT = 50
 SCALARS = ("random_sigma", "systematic_sigma", "correlation", "camera", "row", "column")
 
@@ -64,15 +64,12 @@ def test_open3d_reads_back_every_column(tmp_path: Path, ending: str) -> None:
     assert b"camera 1 B\n" in lower.read_bytes()
 
 
-@needs_pye57
 def test_pye57_reads_the_standard_columns_and_we_the_rest(tmp_path: Path) -> None:
-    import pye57  # type: ignore[import-not-found, unused-ignore]
-
     from depthcell.fusion.e57_file import read_e57_columns
 
     cloud, path = small_cloud(), tmp_path / "cloud.e57"
     write_cloud(path, cloud)
-    with pye57.E57(str(path)) as file:
+    with PYE57.E57(str(path)) as file:
         read = file.read_scan_raw(0, ignore_unsupported_fields=True)
         assert "A" in file.data3d[0]["description"].value()
     np.testing.assert_allclose(read["cartesianY"], cloud.points_cell[:, 1], atol=1e-7)
@@ -82,22 +79,19 @@ def test_pye57_reads_the_standard_columns_and_we_the_rest(tmp_path: Path) -> Non
         np.testing.assert_array_equal(ours[name], column)
 
 
-@needs_pye57
 def test_what_is_no_e57_of_ours_is_refused(tmp_path: Path) -> None:
-    import pye57  # type: ignore[import-not-found, unused-ignore]
-
     from depthcell.fusion.e57_file import read_e57_columns
 
     (tmp_path / "text.e57").write_text("no point cloud")
     with pytest.raises(DepthcellError, match=r"text.e57: cannot be read as E57"):
         read_e57_columns(tmp_path / "text.e57")
-    with pye57.E57(str(tmp_path / "plain.e57"), mode="w") as file:
+    with PYE57.E57(str(tmp_path / "plain.e57"), mode="w") as file:
         file.write_scan_raw({f"cartesian{axis}": np.arange(3.0) for axis in "XYZ"})
     with pytest.raises(DepthcellError, match=r"plain.e57: its points have no element nor:normalX"):
         read_e57_columns(tmp_path / "plain.e57")
 
 
-@pytest.mark.parametrize("ending", [".ply", ".pcd", pytest.param(".e57", marks=needs_pye57)])
+@pytest.mark.parametrize("ending", [".ply", ".pcd", ".e57"])
 def test_an_empty_cloud_is_a_file_too(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"none{ending}"
     write_cloud(path, small_cloud()[np.zeros(COUNT, np.bool_)])

@@ -1,4 +1,4 @@
-"""The Q-DAS file: a strict reader finds every value, limit and part again, and refuses what the format does not have."""
+"""The Q-DAS file: a strict reader finds every value, limit and part again, and refuses what the format has not."""
 
 import re
 from collections import defaultdict

@@ -10,7 +10,8 @@ from stagedpart import TOP_MM, plate_mesh
 
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.scan import Scan
-from depthcell.inspect.gauges.gauged import GaugeResult, conformance_probability, gauge_all, limits_of, not_gauged
+from depthcell.inspect.conformance import conformance_probability
+from depthcell.inspect.gauges.gauged import GaugeResult, gauge_all, limits_of, not_gauged
 from depthcell.inspect.gauges.gauging import MEASURES
 from depthcell.inspect.recipe import Recipe
 from depthcell.inspect.verdict import Decision
@@ -189,10 +190,10 @@ def test_every_kind_of_gauge_has_its_function() -> None:
     [(None, None, None), (None, 1.0, 0.5), (1.0, None, 0.5), (0.0, 2.0, 0.682689), (-9.0, 9.0, 1.0), (5.0, 6.0, 0.0)],
 )
 def test_conformance_probability(lower: float | None, upper: float | None, expected: float | None) -> None:
-    found = conformance_probability(1.0, 1.0, lower, upper)
+    found = conformance_probability(1.0, 1.0, (lower, upper))
     assert found == (None if expected is None else pytest.approx(expected, abs=4e-5))
 
 
 def test_conformance_without_uncertainty_is_plain() -> None:
-    assert conformance_probability(1.0, 0.0, 0.0, 2.0) == 1.0
-    assert conformance_probability(3.0, 0.0, 0.0, 2.0) == 0.0
+    assert conformance_probability(1.0, 0.0, (0.0, 2.0)) == 1.0
+    assert conformance_probability(3.0, 0.0, (0.0, 2.0)) == 0.0

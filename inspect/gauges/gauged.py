@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from depthcell.errors import DepthcellError
 from depthcell.fusion.budget import uncertainty_budget
 from depthcell.fusion.scan import Scan
-from depthcell.inspect.decision import COVERAGE_FACTOR, Judged, decide
+from depthcell.inspect.conformance import ProcessSpread, Risks, assess
+from depthcell.inspect.decision import COVERAGE_FACTOR, Judged
 from depthcell.inspect.gauges.extraction import Features
 from depthcell.inspect.gauges.gauging import measure_gauge
 from depthcell.inspect.gauges.reading import PEOPLES_FACTOR, PEOPLES_UNIT, Drawn, Quantity, Reading
@@ -42,8 +43,8 @@ class GaugeResult:
         nominal: as the recipe wants it, or None.
         lower, upper: limits, or None where there are none.
         decision: OK, NOK or CANNOT-TELL by guard bands; OK where there are no limits and a value was found.
-        conformance: probability that the true value lies within the limits, as far as this measurement knows; None
-            without limits or value (JCGM 106:2012, 7.2, with a normal distribution).
+        conformance: probability that the true value lies within the limits, from this measurement and, where the
+            recipe says how parts spread, from that; None without limits or value (see `conformance`).
         budget: what the uncertainty is made of, largest first.
         note: how the value came about.
         drawn: features and constructions to show.
@@ -123,7 +124,8 @@ def _gauged(section: GaugeSection, scan: Scan, features: Features) -> GaugeResul
     if not (math.isfinite(value) and math.isfinite(u)):
         return _not_gauged(section, "its value is not finite: the points do not determine it")
     lower, upper = limits_of(section)
-    decision = decide(value, u, lower, upper)
+    spread = None if section.process is None else ProcessSpread(section.process.mean, section.process.sd)
+    found = assess(value, u, (lower, upper), spread, _floor(section))
     rows = [BudgetRow(row.source, row.u * factor, budget.share(row)) for row in budget.rows if row.u > 0]
     return GaugeResult(
         name=section.name,
@@ -134,13 +136,13 @@ def _gauged(section: GaugeSection, scan: Scan, features: Features) -> GaugeResul
         nominal=_nominal(section),
         lower=lower,
         upper=upper,
-        decision=decision,
-        conformance=conformance_probability(value, u, lower, upper),
+        decision=found.decision,
+        conformance=found.probability,
         budget=tuple(sorted(rows, key=lambda row: -row.u)),
-        note=reading.note,
+        note=reading.note if found.risks is None else f"{reading.note}; {_risks_in_words(found.risks)}",
         drawn=reading.drawn,
         points_used=_points_used(reading),
-        reason=_reason(section, value, u, decision),
+        reason=_reason(section, value, u, found.decision),
         floor=_floor(section),
     )
 
@@ -212,19 +214,8 @@ def _reason(section: GaugeSection, value: float, u: float, decision: Decision) -
     return f"{said}{',' if decision is Decision.OK else ''} {words[decision]} {limits}"
 
 
-def conformance_probability(value: float, u: float, lower: float | None, upper: float | None) -> float | None:
-    """Probability that a quantity measured as `value` with `u` lies within its limits; None without limits.
-
-    `Phi((upper - value) / u) - Phi((lower - value) / u)` (JCGM 106:2012, 7.2), which knows nothing of the production
-    beforehand.
-    """
-    if lower is None and upper is None:
-        return None
-    if not u > 0:
-        return float((lower is None or value >= lower) and (upper is None or value <= upper))
-    below = 0.0 if lower is None else _normal((lower - value) / u)
-    return (1.0 if upper is None else _normal((upper - value) / u)) - below
-
-
-def _normal(z: float) -> float:
-    return 0.5 * math.erfc(-z / math.sqrt(2.0))
+def _risks_in_words(risks: Risks) -> str:
+    return (
+        f"of all parts {risks.false_acceptance:.2%} would be falsely accepted, {risks.false_rejection:.2%} falsely "
+        f"rejected, {risks.undecided:.1%} left undecided"
+    )
