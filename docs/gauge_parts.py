@@ -26,7 +26,7 @@ from depthcell.inspect.ideal_scan import EXACT_M, Measured, Patch, ball, face, i
 from depthcell.inspect.recipe import Recipe
 from depthcell.inspect.simulated_cell import calibrated_cell
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "gauges.md"
+PAGE = Path(__file__).resolve().parent / "gauges.md"
 SIGMA_M = 2e-5
 SEED = 4
 SIN30, COS30 = 0.5, 0.75**0.5

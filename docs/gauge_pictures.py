@@ -1,6 +1,6 @@
 """Pictures of docs/gauges.md: each gauge of the page's recipe, measured on a part of known geometry, and drawn.
 
-Run `.venv/bin/python benchmarks/gauge_pictures.py [OUT]`; without OUT into docs/pictures.
+Run `.venv/bin/python docs/gauge_pictures.py [OUT]`; without OUT into docs/pictures.
 """
 
 import io
@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from gauge_shown import Shown, measured, page_recipe
-from harness import ROOT
+from gauge_parts import Shown, measured, page_recipe
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -264,8 +263,8 @@ def _draw_ring(axes: Axes, shown: Shown) -> None:
     """A ring seen along its axis, its deviation drawn large, between two circles as far apart as the value."""
     drawn, value_m = shown.reading.drawn[0], shown.reading.value
     ring = drawn.element
-    assert isinstance(ring, Circle)
-    assert drawn.lift_m is not None
+    if not isinstance(ring, Circle) or drawn.lift_m is None:
+        raise TypeError("roundness: its first picture is not of a circle")
     large = 0.25 * ring.radius_m / value_m
     apart = shown.scan.points_part[drawn.points] - ring.centre
     away = ring.radius_m + large * drawn.lift_m
@@ -282,8 +281,7 @@ def _draw_ring(axes: Axes, shown: Shown) -> None:
 
 def _draw_offset(axes: Axes, shown: Shown) -> None:
     """Where an axis belongs, where it was found, and the zone as wide as the value."""
-    segment = next(one.segment_part for one in shown.reading.drawn if one.name == "offset")
-    assert segment is not None
+    segment = next(one.segment_part for one in shown.reading.drawn if one.segment_part is not None)
     (x, y), found = 1e3 * segment[0, :2], 1e3 * segment[1, :2]
     radius_mm = shown.reading.value * 5e2
     axes.plot(x + radius_mm * np.cos(RING), y + radius_mm * np.sin(RING), color=ORANGE, linewidth=1.2)
@@ -364,7 +362,7 @@ def _written(path: Path, figure: Figure) -> Path:
 
 def main() -> None:
     """Draw the pictures of the page."""
-    for path in draw_gauges(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "pictures"):
+    for path in draw_gauges(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent / "pictures"):
         print(path, path.stat().st_size)
 
 
