@@ -273,13 +273,14 @@ class PositionGauge(_Zoned):
 class SurfaceProfileGauge(_Zoned):
     """Profile of a surface (ISO 1660): twice the largest deviation from the reference within the box.
 
-    Without datums the part is best-fitted; with them it is held by the datum system.
+    Without datums the part is best-fitted; with them it is held by the datum system. `edge_mm` is as of a feature.
     """
 
     kind: Literal["profile_surface"]
     min_mm: Vector
     max_mm: Vector
     datums: tuple[Label, ...] = ()
+    edge_mm: NotNegative | None = None
 
 
 class LineProfileGauge(_Zoned):
@@ -292,6 +293,7 @@ class LineProfileGauge(_Zoned):
     min_mm: Vector
     max_mm: Vector
     datums: tuple[Label, ...] = ()
+    edge_mm: NotNegative | None = None
 
     _direction = field_validator("normal")(checked_direction)
 

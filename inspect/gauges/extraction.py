@@ -39,6 +39,7 @@ from depthcell.fusion.association.minimumzone import (
 from depthcell.fusion.association.misfit import Surface, misfit
 from depthcell.fusion.influence import Influence
 from depthcell.fusion.scan import Scan
+from depthcell.inspect.gauges.edges import edge_margin_m, off_edges
 from depthcell.inspect.gauges.nominal import nominal_surface
 from depthcell.inspect.gauges.reading import Drawn, not_measured
 from depthcell.inspect.gaugesections import (
@@ -67,14 +68,6 @@ ARC_HEIGHT = 2.0
 """An arc must rise over its chord by so many times its points' noise, or its radius is noise."""
 CLIPPED = 0.02
 """Share of a face's points that its box may cut off across the face; more, and what is left is a biased choice."""
-EDGE_LENGTHS = 2.0
-"""Width of the strip beside an edge in which the matching window mixes surfaces, in correlation lengths of the noise.
-On simulated recordings a face of 0.05 mm noise scatters by 0.09 to 0.11 mm in its outermost millimetre, and the boss of
-the bracket came out 0.3 to 0.5 mm out of parallel with it, 0.02 mm without."""
-OFF_EDGE = 0.25
-"""The surface goes on where the reference leaves it by less than this share of the margin."""
-ROUNDED_M = 2e-5
-"""By so much the reference's facets and the distance field's cells may differ from the nominal surface."""
 SPREADS = 4.0
 """Points that lie within so many times the scatter of the middle belong to the face."""
 
@@ -107,32 +100,24 @@ def extract(feature: FeatureSection, scan: Scan) -> NDArray[np.intp]:
 def _away_from_edges(
     feature: FeatureSection, surface: Surface, side: float, scan: Scan, points: NDArray[np.intp]
 ) -> NDArray[np.intp]:
-    """Those farther than `edge_mm` from where the reference leaves the nominal surface.
+    """Those farther than `edge_mm` from where the reference leaves the nominal surface (see `edges`).
 
-    The reference's distance is looked up around each point's foot, `edge_mm` away along the surface in eight
-    directions: where the surface goes on it stays what it is at the foot. Without a reference, or where it has no such
-    face, nothing is known of edges, and all are kept.
+    Without a reference, or where it has no such face, nothing is known of edges, and all are kept.
 
     Raises:
         DepthcellError: (`NOT_MEASURED`) too few are left.
     """
     if scan.reference is None or len(points) < FEWEST or feature.edge_mm == 0:
         return points
-    given = feature.edge_mm
-    margin_m = EDGE_LENGTHS * float(np.median(scan.cloud.correlation_m[points])) if given is None else given / 1e3
-    at = misfit(surface, scan.points_part[points], side)
-    feet = scan.points_part[points] - at.residual_m[:, None] * at.normals
-    first = np.cross(at.normals, np.eye(3)[np.argmin(np.abs(at.normals), axis=1)])
-    first /= np.linalg.norm(first, axis=1)[:, None]
-    second = np.cross(at.normals, first)
-    here_m = scan.reference.signed_distance(feet)
-    away = np.ones(len(points), np.bool_)
-    for turn in np.arange(8) * math.pi / 4:
-        around = feet + margin_m * (math.cos(turn) * first + math.sin(turn) * second)
-        back = misfit(surface, around, side)
-        around -= back.residual_m[:, None] * back.normals
-        away &= np.abs(scan.reference.signed_distance(around) - here_m) < OFF_EDGE * margin_m + ROUNDED_M
-    away |= np.abs(here_m) > feature.capture_mm / 1e3  # the reference has no such face: it says nothing of its edges
+
+    def onto(places: NDArray[np.float64]) -> NDArray[np.float64]:
+        at = misfit(surface, places, side)
+        return places - at.residual_m[:, None] * at.normals
+
+    margin_m = edge_margin_m(feature.edge_mm, scan, points)
+    feet = onto(scan.points_part[points])
+    away = off_edges(scan.reference, feet, misfit(surface, feet, side).normals, margin_m, onto)
+    away |= np.abs(scan.reference.signed_distance(feet)) > feature.capture_mm / 1e3
     if away.sum() < FEWEST:
         raise not_measured(
             f"feature '{feature.name}'",

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.scan import Scan
+from depthcell.inspect.gauges.edges import edge_margin_m, off_edges
 from depthcell.inspect.gauges.extraction import FEWEST, Features, points_in_box, why_unseen
 from depthcell.inspect.gauges.formnoise import ZoneCriterion
 from depthcell.inspect.gauges.location import Held, by_twist_of_points
@@ -67,12 +68,18 @@ def _profile(
     points_datum = np.asarray(held.T_datum_part @ scan.points_part[points], dtype=np.float64)
     lift_m, outward = reference.signed_distance_and_gradient(points_datum)
     facing = np.einsum("ij,ij->i", outward, np.asarray(held.T_datum_part.rotate(scan.normals_part[points])))
+    outward = outward / np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-9)
     kept = facing >= FACING
+    if section.edge_mm != 0:
+        margin_m = edge_margin_m(section.edge_mm, scan, points)
+        kept &= off_edges(reference, points_datum - lift_m[:, None] * outward, outward, margin_m)
     if kept.sum() < FEWEST:
-        why = f"{len(points)} points in its box, {int(kept.sum())} of them facing as the reference does; needs {FEWEST}"
+        why = (
+            f"{len(points)} points in its box, {int(kept.sum())} of them facing as the reference does and off its "
+            f"edges; needs {FEWEST}"
+        )
         raise not_measured(section.name, why)
-    points, points_datum, lift_m = points[kept], points_datum[kept], lift_m[kept]
-    outward = outward[kept] / np.maximum(np.linalg.norm(outward[kept], axis=1, keepdims=True), 1e-9)
+    points, points_datum, lift_m, outward = points[kept], points_datum[kept], lift_m[kept], outward[kept]
     normals = np.asarray(held.T_datum_part.inverse().rotate(outward), dtype=np.float64)
     still, loose = np.zeros((0, len(points))), _motions(points_datum, outward)
     zoned = Zoned(scan, points, lift_m, normals, still, ZoneCriterion.FARTHEST, loose)
