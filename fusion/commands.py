@@ -28,7 +28,7 @@ def fuse(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb
 
     Example: depthcell fuse tests/data/single_depth_color_640x480.bag --out part.ply
 
-    Example: depthcell fuse runs/belt --track runs/belt/encoder.toml --out part.e57 --mesh part.stl --voxel-mm 0.5
+    Example: depthcell fuse runs/belt/part_0001 --track runs/belt/part_0001/track.toml --out part.e57 --mesh part.stl
     """
     from rich.console import Console
     from rich.progress import Progress

@@ -253,6 +253,9 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
     calibration: Annotated[
         bool, typer.Option("--calibration", help="Record a board and artefacts instead, to calibrate the cell with.")
     ] = False,
+    motion: Annotated[
+        str | None, typer.Option(help="Record one part in motion: conveyor:60 (mm/s) or turntable:20 (degrees/s).")
+    ] = None,
     board: Annotated[
         str | None, typer.Option(help="With --calibration: the board; charuco:9x6:30mm if not given.")
     ] = None,
@@ -266,6 +269,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
     Example: depthcell simulate --part bracket --parts 12 --cameras 3 --camera-model D405 --seed 7 --out runs/sim
 
     Example: depthcell simulate --calibration --cameras 4 --camera-model D415 --seed 3 --out runs/cal
+
+    Example: depthcell simulate --motion conveyor:60 --out runs/belt
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -277,7 +282,14 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
     if calibration:
         _refuse_options(
             "with --calibration no part is simulated",
-            {"part": part, "mesh-unit": mesh_unit, "defect-rate": defect_rate, "defects": defects, "golden": golden},
+            {
+                "part": part,
+                "mesh-unit": mesh_unit,
+                "defect-rate": defect_rate,
+                "defects": defects,
+                "golden": golden,
+                "motion": motion,
+            },
         )
         from depthcell.acquisition.simulator.calibrationcell import CalibrationPlan
         from depthcell.calib import simulated_run
@@ -300,6 +312,16 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
         defect_kinds=station.parse_kinds(defects or ""),
         depth_units_mm=depth_units_mm,
     )
+    if motion is not None:
+        from depthcell.inspect.simulated_motion import parse_motion, simulate_moving_part
+
+        _refuse_options(
+            "with --motion one good part is recorded",
+            {"parts": parts, "golden": golden, "defects": defects, "defect-rate": defect_rate},
+        )
+        folder = simulate_moving_part(plan, parse_motion(motion), out)
+        print(json.dumps({"part": str(folder)}) if as_json else f"one moving part in {folder}")
+        return
     settings = station.RunSettings(
         parts=12 if parts is None else parts, golden=10 if golden is None else golden, jobs=jobs or default_jobs()
     )
