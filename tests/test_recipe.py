@@ -159,9 +159,8 @@ tolerance_mm = 0.2
 def gauged(recipe_path: Path, old: str = "", new: str = "") -> Path:
     """The recipe with a feature, a datum and a gauge, one place of them edited."""
     assert old in GAUGED
-    recipe_path.write_text(
-        recipe_path.read_text() + GAUGED.replace(old, new) if old else recipe_path.read_text() + GAUGED
-    )
+    plain = recipe_path.read_text().partition("[[feature]]")[0]
+    recipe_path.write_text(plain + (GAUGED.replace(old, new) if old else GAUGED))
     return recipe_path
 
 
