@@ -29,7 +29,7 @@ from depthcell.inspect.gauges.response import answered
 from depthcell.inspect.gaugesections import AngleGauge, CoordinateGauge, DiameterGauge, DistanceGauge, StepHeightGauge
 from depthcell.inspect.section import unit_vector
 
-ALIGNED = 1e-6
+ALIGNED = 1e-12
 """Sine below which two directions have no plane of their own."""
 ALONG = 0.7
 """Cosine between a coordinate's direction and an axis from which on the axis does not say where it lies that way."""
