@@ -35,8 +35,12 @@ from depthcell.inspect.gaugesections import (
 from depthcell.inspect.simulated_scan import ScanConditions, cell_off_by, drawn_cell, scan_cloud
 
 POSE = RigidTransform.from_rotation_vector("cell", "part", np.zeros(3), np.array([0.0, 0.0, 0.01]))
-BASE = PlaneFeature(kind="plane", name="base", min_mm=(-4, -17, 7), max_mm=(4, 17, 9), normal=(0, 0, 1), capture_mm=0.9)
-PAD = PlaneFeature(kind="plane", name="pad", min_mm=(-20, -8, 11), max_mm=(-8, 8, 13), normal=(0, 0, 1), capture_mm=0.9)
+BASE = PlaneFeature(
+    kind="plane", name="base", min_mm=(-4, -17, 7), max_mm=(4, 17, 9), normal=(0, 0, 1), capture_mm=0.9, edge_mm=0
+)
+PAD = PlaneFeature(
+    kind="plane", name="pad", min_mm=(-20, -8, 11), max_mm=(-8, 8, 13), normal=(0, 0, 1), capture_mm=0.9, edge_mm=0
+)
 BORE = CylinderFeature(
     kind="cylinder",
     name="bore",
@@ -47,6 +51,7 @@ BORE = CylinderFeature(
     diameter_mm=12,
     side="inside",
     capture_mm=1.0,
+    edge_mm=0,  # the same points whatever moves
 )
 GAUGES = {
     "step": StepHeightGauge(kind="step_height", name="step", over="base", feature="pad"),

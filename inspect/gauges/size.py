@@ -59,7 +59,7 @@ def measure_distance(section: DistanceGauge, _: Scan, features: Features) -> Rea
     note = (
         f"{kind_of(first)} '{first.name}' to {kind_of(second)} '{second.name}', least squares, {counted(first, second)}"
     )
-    return Reading(value, Quantity.LENGTH, influence, drawn, note)
+    return Reading(abs(value), Quantity.LENGTH, influence, drawn, note)
 
 
 def measure_step_height(section: StepHeightGauge, _: Scan, features: Features) -> Reading:
