@@ -21,6 +21,7 @@ from scipy.optimize import minimize
 
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.errors import DepthcellError, Reason
+from depthcell.fusion.reference import Reference
 from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.zone import narrowest, peak_to_valley
 
@@ -220,3 +221,20 @@ def test_a_burr_counts_in_flatness_and_a_flying_pixel_does_not() -> None:
 
     assert flatness_mm(burr + flyers) == pytest.approx(1.0, abs=0.1)
     assert flatness_mm(flyers) < 0.1
+
+
+def test_a_burr_beyond_capture_is_no_flat_face() -> None:
+    """It is none of the feature's points, and must not be overlooked for that."""
+    corners = np.array([[x, y, z] for z in (-10, 0) for y in (-20, 20) for x in (-30, 30)]) / 1e3
+    quads = [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2), (1, 3, 7, 5)]
+    triangles = [(a, b, c) for a, b, c, d in quads for a, b, c in ((a, b, c), (a, c, d))]
+    block = Reference(corners, np.array(triangles, np.int32))
+    flat = face((0, 0, 0), (0, 0, 1), (58, 38), 0.5)
+    burr = np.where(np.hypot(flat.points[:, 0] - 8e-3, flat.points[:, 1]) < 1.6e-3, 3e-3, 0.0)
+    box = plane_feature("face", (0, 0, 1), (-31, -21, -2), (31, 21, 2))
+    good = scan_of([flat], Measured(sigma_m=2e-5), block)
+    assert 1e3 * measured(good, features_of(good, [box]), kind="flatness", feature="face").value < 0.05
+    burred = scan_of([flat.lifted(burr)], Measured(sigma_m=2e-5), block)
+    with pytest.raises(DepthcellError, match=r"points over its face lie up to \+3.0 mm off") as caught:
+        measured(burred, features_of(burred, [box]), kind="flatness", feature="face")
+    assert caught.value.reason is Reason.NOT_MEASURED

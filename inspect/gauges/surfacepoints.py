@@ -11,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from depthcell.fusion.association.misfit import misfit
 from depthcell.fusion.scan import Scan
-from depthcell.inspect.gauges.extraction import Found
+from depthcell.inspect.gauges.edges import edge_margin_m, off_edges
+from depthcell.inspect.gauges.extraction import Found, points_in_box
+from depthcell.inspect.gauges.nominal import nominal_surface
+from depthcell.inspect.gauges.reading import not_measured
 
 LENGTHS, SPACINGS = 1.5, 3.0
 """Neighbours are looked at within so many correlation lengths of the noise, and within so many distances of points."""
@@ -24,6 +28,11 @@ OFF = 5.0
 FARTHEST_SHARE = 0.25
 """Of points in company on one side, the median of the farthest so many says how far they reach."""
 ROUNDS = 5
+STANDS_OFF_MM = 5.0
+"""So far around a feature's box is looked for what stands off its face."""
+ON_FACE_M = 5e-5
+LEFT_OUT, TOGETHER_M = 8, 1.5e-3
+"""So many points together off a face, each with as many within this distance, are something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +55,54 @@ def surface_of(found: Found, scan: Scan) -> NDArray[np.intp]:
     Args:
         found: the feature.
         scan: the part.
+
+    Raises:
+        DepthcellError: (`NOT_MEASURED`) part of the face stands so far off that it is not among the feature's points.
     """
+    _check_nothing_left_out(found, scan)
     outlying = np.ones(len(found.points), np.bool_)
     outlying[found.associated.used] = False
     return found.points[~outlying | _in_company(found.points, outlying, scan)]
+
+
+def _check_nothing_left_out(found: Found, scan: Scan) -> None:
+    """A burr higher than `capture_mm`, or as steep as a wall, is no point of the feature, and yet it is of its face.
+
+    Of the face is what has its foot on the reference where the feature lies nominally, off every edge.
+    """
+    section = found.section
+    if scan.reference is None:
+        return
+    reach_mm = max(STANDS_OFF_MM, 2 * section.capture_mm)
+    near = points_in_box(
+        [low - reach_mm for low in section.min_mm], [high + reach_mm for high in section.max_mm], scan.points_part
+    )
+    near = np.setdiff1d(near, found.points, assume_unique=True)
+    lift_m, outward = scan.reference.signed_distance_and_gradient(scan.points_part[near])
+    away = np.abs(lift_m) > section.capture_mm / 2e3
+    near, lift_m, outward = near[away], lift_m[away], outward[away]
+    if len(near) < LEFT_OUT:
+        return
+    feet = scan.points_part[near] - lift_m[:, None] * outward
+    surface, side = nominal_surface(section)
+    at = misfit(surface, feet, side)
+    of_face = np.abs(at.residual_m) < ON_FACE_M
+    of_face[np.setdiff1d(np.arange(len(feet)), points_in_box(section.min_mm, section.max_mm, feet))] = False
+    margin_m = edge_margin_m(None, scan, found.points)
+    of_face[of_face] &= off_edges(scan.reference, feet[of_face], at.normals[of_face], margin_m)
+    if of_face.sum() < LEFT_OUT:
+        return
+    places = scan.points_part[near[of_face]]
+    neighbours = KDTree(places).query_ball_point(places, max(margin_m, TOGETHER_M), return_length=True)
+    together = np.asarray(neighbours) >= LEFT_OUT
+    if together.any():
+        worst_mm = 1e3 * float(lift_m[of_face][together][np.argmax(np.abs(lift_m[of_face][together]))])
+        raise not_measured(
+            f"feature '{found.name}'",
+            f"{int(together.sum())} points over its face lie up to {worst_mm:+.1f} mm off the reference, farther than "
+            f"capture_mm {section.capture_mm:g} or too steep to be of it; widen capture_mm and its box, or reject the "
+            "part",
+        )
 
 
 def excursion_of(
