@@ -12,7 +12,7 @@ from depthcell.fusion.association.changes import carried, change, moved
 from depthcell.fusion.association.elements import Associated, Circle, Cylinder, Element, Line, Plane, Sphere
 from depthcell.fusion.association.minimumzone import circumscribed, inscribed
 from depthcell.fusion.association.misfit import misfit, side_of
-from depthcell.fusion.association.relations import direction_of
+from depthcell.fusion.association.places import direction_of
 
 DatumCriterion = Literal["least squares", "tangent"]
 LOCATING: Final = {Plane: 3, Line: 4, Circle: 2, Cylinder: 4, Sphere: 3}

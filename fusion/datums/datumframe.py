@@ -14,7 +14,7 @@ from scipy.linalg import block_diag
 
 from depthcell.acquisition.transform import FloatArray, RigidTransform
 from depthcell.errors import DepthcellError, Reason
-from depthcell.fusion.association.relations import place_of
+from depthcell.fusion.association.places import place_of
 from depthcell.fusion.datums.datum import Datum
 from depthcell.fusion.influence import Influence
 from depthcell.fusion.motion import Basis

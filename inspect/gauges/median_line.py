@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog  # type: ignore[attr-defined]
 
 from depthcell.fusion.association.elements import Cylinder, Line, across
 from depthcell.fusion.association.leastsquares import LEAST_SQUARES
+from depthcell.fusion.association.orientedzone import zone_within_cylinder
 from depthcell.fusion.influence import Influence, combined
 from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.construction import counted, direction
@@ -25,13 +25,12 @@ MOST_SECTIONS = 15
 FEWEST_SECTIONS = 4
 SHORTEST_M = 0.0005
 """Length of a section, at least."""
-DIRECTIONS, MOST_ROUNDS = 16, 40
-"""The smallest cylinder is first looked for in so many directions across it."""
+MOST_ROUNDS = 40
 WEAKEST, LEVEL = 1e-3, 1e-2
 """Singular values, over the root of the number of points, below which a ring has no middle, or a stretch no taper."""
 STILL_M, ROUNDING_M = 1e-12, 1e-8
-OUTSIDE = 1e-7
-"""Share of the radius by which a point may stand out of the cylinder found."""
+STRAIGHT_M = 1e-12
+"""A median line that leaves its fitted line by less is straight."""
 
 
 def measure_median_line(section: StraightnessGauge, feature: Found, element: Cylinder, scan: Scan) -> Reading:
@@ -42,18 +41,19 @@ def measure_median_line(section: StraightnessGauge, feature: Found, element: Cyl
     """
     sections = _sections(section.name, feature, element, scan)
     heights, offsets = np.array([one.height_m for one in sections]), np.stack([one.offset_m for one in sections])
-    smallest = section.criterion != LEAST_SQUARES
-    radius_m, pulls, motion = _smallest(heights, offsets, fitted=smallest)
+    sideways = np.array(across(element.axis))
+    places = element.point + heights[:, None] * element.axis + offsets @ sideways
+    found = _enclosing(places, element.axis, fitted=section.criterion != LEAST_SQUARES)
     influence = combined(
-        [Influence.of(one.points, 2.0 * pull @ one.gain) for pull, one in zip(pulls, sections, strict=True)]
+        [
+            Influence.of(one.points, 2.0 * (pull @ sideways.T) @ one.gain)
+            for pull, one in zip(found.pulls, sections, strict=True)
+        ]
     )
-    u, v = across(element.axis)
-    places = element.point + heights[:, None] * element.axis + offsets @ np.array([u, v])
     pieces = np.stack((places[:-1], places[1:]), axis=1)
-    axis = Line(element.point + motion[0] * u + motion[1] * v, _unit(element.axis + motion[2] * u + motion[3] * v))
-    drawn = Drawn(f"median line of {feature.name}", np.zeros(0, np.intp), axis, curve_part=pieces)
+    drawn = Drawn(f"median line of {feature.name}", np.zeros(0, np.intp), found.axis, curve_part=pieces)
     note = f"{section.criterion} of the median line of '{feature.name}', {len(places)} sections, {counted(feature)}"
-    return Reading(2.0 * radius_m, Quantity.LENGTH, influence, (feature.drawn, drawn), note)
+    return Reading(2.0 * found.radius_m, Quantity.LENGTH, influence, (feature.drawn, drawn), note)
 
 
 def _sections(gauge: str, feature: Found, element: Cylinder, scan: Scan) -> "list[_Section]":
@@ -131,67 +131,34 @@ class _Section:
         return cls(mean, offset, points, solve[:2] * cosine)
 
 
-def _smallest(
-    height_m: NDArray[np.float64], offset_m: NDArray[np.float64], *, fitted: bool
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Radius of the smallest cylinder about the points, its change (S, 2) per metre of each, and the axis' motion (4,).
+@dataclass(frozen=True, slots=True, eq=False)
+class _Enclosing:
+    """The cylinder about S points: its radius, the change (S, 3) of it per metre of each point, its axis."""
 
-    The motion is (shift, shift, lean, lean). Without `fitted` the axis is the least-squares line.
-    """
-    reach = float(np.abs(height_m).max())
-    heights = height_m / reach
-    design = np.stack((np.ones(len(heights)), heights), axis=1)
-    start = np.asarray(np.linalg.lstsq(design, offset_m, rcond=None)[0], dtype=np.float64)
-    apart = offset_m - design @ start
-    scale_m = float(np.linalg.norm(apart, axis=1).max())
-    if scale_m < 1e-12:
-        return 0.0, np.zeros_like(apart), _motion(start, reach)
-    if fitted:
-        radius, pulls, further = _enclosing(apart / scale_m, design)
-        return radius * scale_m, pulls, _motion(start + scale_m * further, reach)
-    worst = int(np.argmax(np.linalg.norm(apart, axis=1)))
-    kept = np.eye(len(design)) - design @ np.linalg.pinv(design)
-    return scale_m, np.outer(kept[worst], apart[worst] / scale_m), _motion(start, reach)
+    radius_m: float
+    pulls: NDArray[np.float64]
+    axis: Line
 
 
-def _motion(start: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
-    return np.concatenate((start[0], start[1] / reach))
-
-
-def _enclosing(
-    apart: NDArray[np.float64], design: NDArray[np.float64]
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Min over B (2, 2) of max over k of |apart_k - design_k B|: radius, its gradient (S, 2), and B.
-
-    The norm is the largest of all projections: a linear programme over some directions, to which those in which the
-    points then stand out are added until none does (Kelley's cutting planes; the problem is convex).
-    """
-    turn = np.arange(DIRECTIONS) * 2 * np.pi / DIRECTIONS
-    number = np.repeat(np.arange(len(apart)), DIRECTIONS)
-    ways = np.tile(np.stack((np.cos(turn), np.sin(turn)), axis=1), (len(apart), 1))
-    further, weight, left, outside = _programme(apart, design, number, ways)
-    for _ in range(MOST_ROUNDS):
-        if len(outside) == 0:
-            break
-        number = np.concatenate((number, outside))
-        ways = np.concatenate((ways, left[outside] / np.linalg.norm(left[outside], axis=1, keepdims=True)))
-        further, weight, left, outside = _programme(apart, design, number, ways)
-    pulls = np.zeros_like(apart)
-    np.add.at(pulls, number, weight[:, None] * ways)
-    return float(np.linalg.norm(left, axis=1).max()), pulls, further
-
-
-def _programme(
-    apart: NDArray[np.float64], design: NDArray[np.float64], number: NDArray[np.intp], ways: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
-    """B, the weight of each direction, what is left of the points, and those that stand out of the radius found."""
-    rows = np.hstack((-design[number, :1] * ways, -design[number, 1:] * ways, -np.ones((len(ways), 1))))
-    bounds = -np.einsum("ij,ij->i", apart[number], ways)
-    solved = linprog([0, 0, 0, 0, 1], A_ub=rows, b_ub=bounds, bounds=(None, None), method="highs-ds")
-    further = np.asarray(solved.x[:4], dtype=np.float64).reshape(2, 2)
-    left = apart - design @ further
-    outside = np.flatnonzero(np.linalg.norm(left, axis=1) > solved.x[4] + OUTSIDE)
-    return further, -np.asarray(solved.ineqlin.marginals), left, np.asarray(outside, dtype=np.intp)
+def _enclosing(places: NDArray[np.float64], axis: NDArray[np.float64], *, fitted: bool) -> _Enclosing:
+    """The smallest cylinder about places (S, 3), roughly along `axis`; without `fitted`, about their fitted line."""
+    middle = places.mean(axis=0)
+    height = (places - middle) @ axis
+    design = np.stack((np.ones(len(places)), height / np.abs(height).max()), axis=1)
+    kept = np.eye(len(places)) - design @ np.linalg.pinv(design)
+    apart = kept @ places
+    line = Line(middle, _unit(height @ places))
+    away_m = np.linalg.norm(apart, axis=1)
+    worst, pulls = int(np.argmax(away_m)), np.zeros_like(places)
+    if away_m[worst] < STRAIGHT_M:
+        return _Enclosing(0.0, pulls, line)
+    if not fitted:
+        return _Enclosing(float(away_m[worst]), np.outer(kept[worst], apart[worst] / away_m[worst]), line)
+    zone = zone_within_cylinder(places, line, None)
+    pulls[zone.touching] = zone.pull / 2
+    if not isinstance(zone.middle, Line):
+        raise TypeError("the middle of a cylinder is a line")
+    return _Enclosing(zone.width_m / 2, pulls, zone.middle)
 
 
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
