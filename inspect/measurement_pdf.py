@@ -4,12 +4,9 @@ A4, page number and count on every page, fonts embedded; the same content gives 
 """
 
 import io
-from functools import cache
-from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-import matplotlib as mpl
 from reportlab.graphics.shapes import Drawing, Line, Rect
 from reportlab.lib import colors
 from reportlab.lib.enums import TA_RIGHT
@@ -17,14 +14,13 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.lib.utils import ImageReader
-from reportlab.pdfbase import pdfmetrics
-from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus.doctemplate import SimpleDocTemplate
 from reportlab.platypus.flowables import CondPageBreak, Flowable, Image, KeepTogether, Spacer
 from reportlab.platypus.paragraph import Paragraph
 from reportlab.platypus.tables import Table
 
+from depthcell.calib.certify.pdfpages import BOLD, FONT, numbered, register_fonts
 from depthcell.inspect.gauges.gauged import GaugeResult
 from depthcell.inspect.measurement import MeasuredPart, MeasurementFacts
 from depthcell.inspect.measurement_deviation import DeviationRecord
@@ -48,7 +44,6 @@ TONE = {
     Decision.NOK: colors.HexColor("#a61b12"),
     Decision.CANNOT_TELL: colors.HexColor("#7a4b00"),
 }
-FONT, BOLD = "DejaVuSans", "DejaVuSans-Bold"
 BAR_WIDTH, BAR_HEIGHT = 31 * mm, 4 * mm
 COLUMNS = (0.215, 0.18, 0.145, 0.195, 0.12, 0.145)
 SHOWN_ROWS = 8
@@ -63,7 +58,7 @@ def measurement_pdf(part: MeasuredPart, facts: MeasurementFacts, pictures: tuple
         facts: of the run.
         pictures: (title, PNG) shown at the end.
     """
-    _register_fonts()
+    register_fonts()
     story: list[Flowable] = [_title(part), _facts(part, facts), Spacer(0, 3 * mm), *_verdict(part)]
     story += [CondPageBreak(45 * mm), _heading("Gauges", keep=False), *_gauges(part.results)]
     deviation = part.deviation
@@ -86,30 +81,8 @@ def measurement_pdf(part: MeasuredPart, facts: MeasurementFacts, pictures: tuple
         creator="depthcell",
         invariant=True,
     )
-    document.build(story, canvasmaker=_numbered(part, facts))
+    document.build(story, canvasmaker=numbered(lambda canvas, page: _frame_page(canvas, part, facts, page)))
     return stream.getvalue()
-
-
-def _numbered(part: MeasuredPart, facts: MeasurementFacts) -> type[Canvas]:
-    """A canvas that knows the number of pages when it prints them."""
-
-    class Numbered(Canvas):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
-            self._pages: list[dict[str, Any]] = []
-
-        def showPage(self) -> None:  # noqa: N802 - reportlab's name
-            self._pages.append(dict(self.__dict__))
-            self._startPage()  # type: ignore[no-untyped-call] # pyright: ignore[reportAttributeAccessIssue]
-
-        def save(self) -> None:
-            for number, page in enumerate(self._pages, 1):
-                self.__dict__.update(page)
-                _frame_page(self, part, facts, f"page {number} of {len(self._pages)}")
-                super().showPage()  # type: ignore[no-untyped-call]
-            super().save()  # type: ignore[no-untyped-call]
-
-    return Numbered
 
 
 def _frame_page(canvas: Canvas, part: MeasuredPart, facts: MeasurementFacts, page: str) -> None:
@@ -127,14 +100,6 @@ def _frame_page(canvas: Canvas, part: MeasuredPart, facts: MeasurementFacts, pag
 
 def _short(text: str) -> str:
     return text if len(text) <= 50 else f"{text[:49]}…"
-
-
-@cache
-def _register_fonts() -> None:
-    """DejaVu as matplotlib carries it: PDF's own fonts lack ± on Greek and the minus sign."""
-    folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
-    for name in (FONT, BOLD):
-        pdfmetrics.registerFont(TTFont(name, str(folder / f"{name}.ttf")))
 
 
 def _text(text: str, size: float = 8.5, **changes: Any) -> Paragraph:

@@ -1,20 +1,15 @@
 """A certificate as PDF: A4, number and page count on every page, fonts embedded; same content, same bytes."""
 
 import io
-from functools import cache
-from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-import matplotlib as mpl
 from reportlab.lib import colors
 from reportlab.lib.enums import TA_RIGHT
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.lib.utils import ImageReader
-from reportlab.pdfbase import pdfmetrics
-from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus.doctemplate import SimpleDocTemplate
 from reportlab.platypus.flowables import CondPageBreak, Flowable, Image, KeepTogether, Spacer
@@ -23,6 +18,7 @@ from reportlab.platypus.tables import Table as PdfTable
 
 from depthcell.calib.certify.certificate_content import CertificateContent, Picture
 from depthcell.calib.certify.certificate_sections import Paragraph, Section, Table, head_of, sections_of
+from depthcell.calib.certify.pdfpages import BOLD, FONT, numbered, register_fonts
 
 MARGIN = 20 * mm
 FRAME_PADDING = 6  # points that the document's frame adds on each side
@@ -31,7 +27,6 @@ HEIGHT = A4[1] - 52 * mm
 INK, SOFT, LINE, ALARM = (colors.HexColor(code) for code in ("#1d2733", "#56616f", "#c3cad3", "#a61b12"))
 LONG_TABLE = 30
 """Rows above which a table may run over two pages."""
-FONT, BOLD = "DejaVuSans", "DejaVuSans-Bold"
 
 
 def certificate_pdf(content: CertificateContent, printed_seal: tuple[tuple[str, str], ...]) -> bytes:
@@ -41,7 +36,7 @@ def certificate_pdf(content: CertificateContent, printed_seal: tuple[tuple[str, 
         content: what it says.
         printed_seal: (what, value) of the signature over the content, printed at its end.
     """
-    _register_fonts()
+    register_fonts()
     story: list[Flowable] = [_title("Calibration certificate"), _facts(head_of(content)), Spacer(0, 3 * mm)]
     for number, section in enumerate(sections_of(content), 1):
         story += _section(number, section)
@@ -60,30 +55,8 @@ def certificate_pdf(content: CertificateContent, printed_seal: tuple[tuple[str, 
         creator="depthcell",
         invariant=True,
     )
-    document.build(story, canvasmaker=_numbered(content))
+    document.build(story, canvasmaker=numbered(lambda canvas, page: _frame_page(canvas, content, page)))
     return stream.getvalue()
-
-
-def _numbered(content: CertificateContent) -> type[Canvas]:
-    """A canvas that knows the number of pages when it prints them [ISO/IEC 17025, 7.8.2.1 d]."""
-
-    class Numbered(Canvas):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
-            self._pages: list[dict[str, Any]] = []
-
-        def showPage(self) -> None:  # noqa: N802 - reportlab's name
-            self._pages.append(dict(self.__dict__))
-            self._startPage()  # type: ignore[no-untyped-call] # pyright: ignore[reportAttributeAccessIssue]
-
-        def save(self) -> None:
-            for number, page in enumerate(self._pages, 1):
-                self.__dict__.update(page)
-                _frame_page(self, content, f"page {number} of {len(self._pages)}")
-                super().showPage()  # type: ignore[no-untyped-call]
-            super().save()  # type: ignore[no-untyped-call]
-
-    return Numbered
 
 
 def _frame_page(canvas: Canvas, content: CertificateContent, page: str) -> None:
@@ -97,14 +70,6 @@ def _frame_page(canvas: Canvas, content: CertificateContent, page: str) -> None:
     canvas.line(MARGIN, bottom + 4 * mm, A4[0] - MARGIN, bottom + 4 * mm)
     canvas.drawString(MARGIN, bottom, f"Inspection cell '{content.cell_name}'")
     canvas.drawRightString(A4[0] - MARGIN, bottom, page)
-
-
-@cache
-def _register_fonts() -> None:
-    """DejaVu as matplotlib carries it: PDF's own fonts lack σ and ²."""
-    folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
-    for name in (FONT, BOLD):
-        pdfmetrics.registerFont(TTFont(name, str(folder / f"{name}.ttf")))
 
 
 def _style(size: float, **changes: Any) -> ParagraphStyle:
