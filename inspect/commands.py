@@ -272,9 +272,6 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
 
     Example: depthcell simulate --motion conveyor:60 --out runs/belt
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from depthcell.acquisition.simulator.station import StationPlan
     from depthcell.inspect import simulated_station as station
     from depthcell.processes import default_jobs
@@ -325,17 +322,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
     settings = station.RunSettings(
         parts=12 if parts is None else parts, golden=10 if golden is None else golden, jobs=jobs or default_jobs()
     )
-    station.check_plan(plan)
-    station.make_room(out, force=force)
-    station.check_space(plan, settings, out)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("simulate", total=settings.parts + settings.golden)
-        truths = station.simulate_station(plan, settings, out, lambda _: progress.advance(task))
-    if as_json:
-        print(json.dumps(station.summary(truths, out)))
-    else:
-        defective = sum(not truth.good for truth in truths)
-        print(f"{len(truths)} parts, {defective} of them defective, in {out}", file=sys.stderr)
+    station.run_station(plan, settings, out, force=force, as_json=as_json)
 
 
 def _refuse_options(why: str, given: Mapping[str, object]) -> None:

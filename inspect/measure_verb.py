@@ -28,6 +28,8 @@ class Wanted:
 def measure_parts(plan: RunPlan, wanted: Wanted, *, json_wanted: bool) -> None:
     """Gauge every part with a progress bar; print a table for each, or one line of JSON; write what is wanted.
 
+    Ctrl-C keeps what was measured until then: reports and tables, without an index.
+
     Raises:
         DepthcellError: see `measure_source` and `MeasurementWriter`.
     """
@@ -40,21 +42,23 @@ def measure_parts(plan: RunPlan, wanted: Wanted, *, json_wanted: bool) -> None:
 
         def begin(parts: int, facts: MeasurementFacts) -> None:
             progress.update(task, total=parts)
-            if wanted.report is not None or wanted.qif is not None:
-                writers.append(MeasurementWriter(facts, wanted.report, wanted.qif))
+            writers.append(MeasurementWriter(facts, wanted.report, wanted.qif))
 
         def show(part: MeasuredPart) -> None:
             if json_wanted:
                 print(msgspec.json.encode(part_record(part)).decode(), flush=True)
             else:
                 console.print(part_table(part))
-            for writer in writers:
-                writer.add(part)
+            writers[0].add(part)
             progress.advance(task)
 
-        measure_source(plan, show, begin)
-        for writer in writers:
-            writer.finish(now())
+        try:
+            measure_source(plan, show, begin)
+        except KeyboardInterrupt:
+            if writers and writers[0].is_begun:
+                writers[0].finish(now(), whole=False)
+            raise
+        writers[0].finish(now())
     for path in (wanted.report, wanted.qif):
         if path is not None:
             notes.print(f"written: {path}", markup=False)

@@ -67,11 +67,17 @@ class MeasurementWriter:
         self._parts.append(part.without_points())
         self._folders.append(folder)
 
-    def finish(self, written_at: str = "") -> None:
+    @property
+    def is_begun(self) -> bool:
+        """Whether a part was added."""
+        return bool(self._parts)
+
+    def finish(self, written_at: str = "", *, whole: bool = True) -> None:
         """Write tables and index of all parts that were added.
 
         Args:
             written_at: ISO 8601, UTC, for the tables; as the facts say if not given.
+            whole: whether all parts were added. Of a run that was broken off the tables are kept, without an index.
 
         Raises:
             DepthcellError: there is no part; parts have different gauges; or a file cannot be written.
@@ -86,7 +92,7 @@ class MeasurementWriter:
                 _write(out / name, content)
         if self._qif is not None:
             _write(self._qif, qif_document(parts, facts))
-        if out is not None:
+        if out is not None and whole:
             _write(out / INDEX, index_html(parts, facts, self._folders).encode("utf-8"))
 
     def _folder(self, part: MeasuredPart) -> str | None:

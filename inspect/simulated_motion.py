@@ -34,11 +34,12 @@ def simulate_moving_part(plan: StationPlan, motion: Motion, out: Path) -> Path:
     """Record one good part in motion and return its folder; the cell lies above it, as for parts at rest.
 
     Raises:
-        DepthcellError: the plan asks for what cannot be had, or the part's folder is there already.
+        DepthcellError: the plan asks for what cannot be had, or the part's folder or a cell is there already.
     """
     folder = out / PART_FOLDER
-    if folder.exists():
-        raise DepthcellError(f"--out {out}: holds {PART_FOLDER} already; name a new folder")
+    for path in (folder, out / CELL_FILE):
+        if path.exists():
+            raise DepthcellError(f"--out {out}: holds {path.name} already; name a new folder")
     simulate_motion(plan, motion, folder)
     calibrated_cell(build_station(plan)).save(out / CELL_FILE)
     return folder

@@ -1,8 +1,10 @@
 """A simulated cell as a folder that the other verbs take: recordings, cell, recipe, reference, golden parts, truth."""
 
+import json
 import multiprocessing
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -81,6 +83,30 @@ def simulate_station(
             golden.save(out / GOLDEN_FILE)
             write_text(out / RECIPE_FILE, recipe_text(station, CELL_FILE, golden=GOLDEN_FILE))
     return tuple(truths[task.folder] for task in tasks if task.stream is Stream.LINE)
+
+
+def run_station(
+    plan: StationPlan, settings: RunSettings, out: Path, *, force: bool = False, as_json: bool = False
+) -> None:
+    """What `depthcell simulate` does: check, make room, record with a progress bar, say what came of it.
+
+    Raises:
+        DepthcellError: the plan asks for what cannot be had, or the folder cannot be written to.
+    """
+    from rich.console import Console  # noqa: PLC0415 - heavy, and only the verb shows anything
+    from rich.progress import Progress  # noqa: PLC0415
+
+    check_plan(plan)
+    make_room(out, force=force)
+    check_space(plan, settings, out)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("simulate", total=settings.parts + settings.golden)
+        truths = simulate_station(plan, settings, out, lambda _: progress.advance(bar))
+    if as_json:
+        print(json.dumps(summary(truths, out)))
+    else:
+        defective = sum(not truth.good for truth in truths)
+        print(f"{len(truths)} parts, {defective} of them defective, in {out}", file=sys.stderr)
 
 
 def planned_tasks(plan: StationPlan, settings: RunSettings, out: Path) -> tuple[PartTask, ...]:

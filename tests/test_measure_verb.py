@@ -102,3 +102,23 @@ def test_a_full_disk_stops_the_run_at_the_part_that_did_not_fit(
     assert caught.value.reason is Reason.DISK_FULL
     assert [json.loads(line)["part_id"] for line in capsys.readouterr().out.splitlines()] == ["a", "b"]
     assert not (tmp_path / "out" / "index.html").exists()
+
+
+def test_what_was_measured_until_ctrl_c_is_kept(
+    measurer: _FakeMeasurer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = measurer.measure
+
+    def interrupted(part: PartFolder) -> MeasuredPart:
+        if part.part_id == "c":
+            raise KeyboardInterrupt
+        return whole(part)
+
+    monkeypatch.setattr(measurer, "measure", interrupted)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        measure_parts(PLAN, Wanted(out, tmp_path / "results.qif"), json_wanted=True)
+    content = json.loads((out / "measurements.json").read_text(encoding="utf-8"))
+    assert [part["part_id"] for part in content["parts"]] == ["a", "b"]
+    assert b"<SerialNumber>b<" in (tmp_path / "results.qif").read_bytes()
+    assert not (out / "index.html").exists(), "where it is, everything is"

@@ -202,4 +202,4 @@ def test_a_decimal_reads_back_as_the_same_number_and_has_no_exponent(value: floa
 def test_any_name_gives_a_valid_document(name: str, value: float, decision: Decision) -> None:
     part: MeasuredPart = measured_plate(results=(gauge("gap", value, (0.0, 1.0), name=name, decision=decision),))
     part = replace(part, part_id=name, reasons=(name or "none",))
-    read(qif_document((part,), replace(FACTS, source=name)))
+    assert read(qif_document((part,), replace(FACTS, source=name))).tag == f"{{{NAMESPACE}}}QIFDocument"

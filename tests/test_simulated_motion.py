@@ -20,3 +20,12 @@ def test_a_moving_part_is_recorded_and_fused_along_its_track(tmp_path: Path) -> 
     assert summary["points"] > 1000
     with pytest.raises(DepthcellError, match="holds part_0001 already"):
         simulate_moving_part(plan, parse_motion("turntable:20"), tmp_path)
+
+
+def test_a_cell_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "cell.json").write_text("mine")
+    plan = StationPlan(part="bracket", camera_model="D405", cameras=1, seed=5, frames=4)
+    with pytest.raises(DepthcellError, match=r"holds cell\.json already"):
+        simulate_moving_part(plan, parse_motion("conveyor:60"), tmp_path)
+    assert (tmp_path / "cell.json").read_text() == "mine"
+    assert not (tmp_path / "part_0001").exists()
