@@ -23,9 +23,10 @@ from depthcell.calib.cell import Cell, CellCamera, DisparityNoise
 from depthcell.fusion.association.elements import Cylinder, Plane
 from depthcell.fusion.association.misfit import misfit
 from depthcell.fusion.scan import Scan
+from depthcell.inspect.featuresections import DatumSection, FeatureSection
 from depthcell.inspect.gauges.extraction import Features
 from depthcell.inspect.gauges.gauging import measure_gauge
-from depthcell.inspect.gaugesections import DatumSection, FeatureSection, GaugeSection
+from depthcell.inspect.gaugesections import GaugeSection
 from depthcell.inspect.ideal_scan import Measured, Patch, ball, face, ideal_scan, tube
 
 PARTS, SEED = 40, 20

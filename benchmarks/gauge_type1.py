@@ -38,9 +38,10 @@ from depthcell.fusion.fuse import FusionSettings, PartAccumulator
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.region import Region
 from depthcell.fusion.scan import Scan
+from depthcell.inspect.featuresections import PlaneFeature
 from depthcell.inspect.gauges.extraction import Features
 from depthcell.inspect.gauges.size import measure_step_height
-from depthcell.inspect.gaugesections import PlaneFeature, StepHeightGauge
+from depthcell.inspect.gaugesections import StepHeightGauge
 from depthcell.inspect.simulated_cell import calibrated_cell
 
 SEED, FRAMES, TOLERANCE_MM = 23, 8, 1.0

@@ -22,9 +22,9 @@ from PIL import Image
 from depthcell.calib.certify.plots import BLUE, GREY, INK, ORANGE, house_style, png_of
 from depthcell.fusion.association.elements import Circle, Cylinder, Element, Line, Plane, Sphere, across
 from depthcell.fusion.scan import Scan
+from depthcell.inspect.featuresections import PlaneFeature
 from depthcell.inspect.gauges.extraction import extract
 from depthcell.inspect.gauges.reading import PEOPLES_FACTOR, PEOPLES_UNIT, Drawn
-from depthcell.inspect.gaugesections import PlaneFeature
 from depthcell.inspect.measurement_colors import deviation_rgb, palette
 
 DPI = 100

@@ -17,7 +17,8 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.errors import DepthcellError, Reason
 from depthcell.files import sha256_of_file
-from depthcell.inspect.gaugesections import DatumSection, FeatureSection, GaugeSection, check_gauging
+from depthcell.inspect.featuresections import DatumSection, FeatureSection
+from depthcell.inspect.gaugesections import GaugeSection, check_gauging
 from depthcell.inspect.recipe_refusal import told
 from depthcell.inspect.section import Fraction, Name, Positive, Section, Vector, checked_direction, unit_vector
 

@@ -10,10 +10,11 @@ from stagedpart import plate_cell
 
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.scan import Scan
+from depthcell.inspect.featuresections import DatumSection, FeatureSection
 from depthcell.inspect.gauges.extraction import Features
 from depthcell.inspect.gauges.gauging import measure_gauge
 from depthcell.inspect.gauges.reading import Reading
-from depthcell.inspect.gaugesections import DatumSection, FeatureSection, GaugeSection
+from depthcell.inspect.gaugesections import GaugeSection
 from depthcell.inspect.ideal_scan import Measured, Patch, ball, face, ideal_scan, tube
 
 __all__ = [

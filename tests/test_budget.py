@@ -22,16 +22,11 @@ from depthcell.fusion.reference import Reference
 from depthcell.fusion.region import Region
 from depthcell.fusion.scan import Scan
 from depthcell.fusion.uncertainty import calibration_jacobian
+from depthcell.inspect.featuresections import CylinderFeature, PlaneFeature
 from depthcell.inspect.gauges.extraction import Features
 from depthcell.inspect.gauges.reading import Reading
 from depthcell.inspect.gauges.size import measure_coordinate, measure_diameter, measure_step_height
-from depthcell.inspect.gaugesections import (
-    CoordinateGauge,
-    CylinderFeature,
-    DiameterGauge,
-    PlaneFeature,
-    StepHeightGauge,
-)
+from depthcell.inspect.gaugesections import CoordinateGauge, DiameterGauge, StepHeightGauge
 from depthcell.inspect.simulated_scan import ScanConditions, cell_off_by, drawn_cell, scan_cloud
 
 POSE = RigidTransform.from_rotation_vector("cell", "part", np.zeros(3), np.array([0.0, 0.0, 0.01]))

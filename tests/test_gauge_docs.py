@@ -11,8 +11,8 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
+from depthcell.inspect.featuresections import FeatureSection
 from depthcell.inspect.gauges.gauging import MEASURES
-from depthcell.inspect.gaugesections import FeatureSection
 from depthcell.inspect.recipe import Recipe
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -10,8 +10,8 @@ from stagedpart import SERIALS, TOP_MM, plate_mesh
 from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.scan import Scan
+from depthcell.inspect.featuresections import PlaneFeature
 from depthcell.inspect.gauges.extraction import extract
-from depthcell.inspect.gaugesections import PlaneFeature
 
 TOP = plane_feature("top", (0, 0, 1), (-16, -16, 5), (16, 16, 11))
 BORE = round_feature("bore", "cylinder", (12, 0, 4), 12, 3.5, side="inside")

@@ -39,10 +39,7 @@ from depthcell.fusion.association.minimumzone import (
 from depthcell.fusion.association.misfit import Surface, misfit
 from depthcell.fusion.influence import Influence
 from depthcell.fusion.scan import Scan
-from depthcell.inspect.gauges.edges import edge_margin_m, off_edges
-from depthcell.inspect.gauges.nominal import nominal_surface
-from depthcell.inspect.gauges.reading import Drawn, not_measured
-from depthcell.inspect.gaugesections import (
+from depthcell.inspect.featuresections import (
     CircleFeature,
     CylinderFeature,
     DatumSection,
@@ -51,6 +48,9 @@ from depthcell.inspect.gaugesections import (
     PlaneFeature,
     SphereFeature,
 )
+from depthcell.inspect.gauges.edges import edge_margin_m, off_edges
+from depthcell.inspect.gauges.nominal import nominal_surface
+from depthcell.inspect.gauges.reading import Drawn, not_measured
 from depthcell.inspect.section import metres, unit_vector
 
 K = TypeVar("K", str, tuple[str, str])

@@ -13,6 +13,7 @@ from depthcell.fusion.association.elements import Circle, Cylinder, Line, Plane
 from depthcell.fusion.association.minimumzone import MINIMUM_ZONE
 from depthcell.fusion.association.misfit import Surface, misfit
 from depthcell.fusion.scan import Scan
+from depthcell.inspect.featuresections import LineFeature
 from depthcell.inspect.gauges.construction import kind_of
 from depthcell.inspect.gauges.extraction import Features, Found
 from depthcell.inspect.gauges.formnoise import ZoneCriterion
@@ -21,13 +22,7 @@ from depthcell.inspect.gauges.nominal import nominal_surface
 from depthcell.inspect.gauges.reading import Drawn, Reading, not_measured
 from depthcell.inspect.gauges.surfacepoints import surface_of
 from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading
-from depthcell.inspect.gaugesections import (
-    CylindricityGauge,
-    FlatnessGauge,
-    LineFeature,
-    RoundnessGauge,
-    StraightnessGauge,
-)
+from depthcell.inspect.gaugesections import CylindricityGauge, FlatnessGauge, RoundnessGauge, StraightnessGauge
 from depthcell.inspect.section import unit_vector
 
 LEANS_OF_PLANE = (1, 2)

@@ -12,10 +12,11 @@ from depthcell.fusion.association.elements import Element, Plane
 from depthcell.fusion.association.leastsquares import fit_plane
 from depthcell.fusion.influence import Influence, combined
 from depthcell.fusion.scan import Scan
+from depthcell.inspect.featuresections import PlaneFeature
 from depthcell.inspect.gauges.extraction import FEWEST, Found
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading, not_measured
 from depthcell.inspect.gauges.response import answered
-from depthcell.inspect.gaugesections import FlushGauge, GapGauge, PlaneFeature
+from depthcell.inspect.gaugesections import FlushGauge, GapGauge
 from depthcell.inspect.section import metres, unit_vector
 
 FACING = math.cos(math.radians(40.0))

@@ -4,7 +4,7 @@ import numpy as np
 
 from depthcell.fusion.association.elements import Circle, Cylinder, Element, Line, Plane, Sphere
 from depthcell.fusion.association.misfit import Surface
-from depthcell.inspect.gaugesections import (
+from depthcell.inspect.featuresections import (
     CircleFeature,
     CylinderFeature,
     FeatureSection,
