@@ -5,9 +5,10 @@ lies near them, so that the points above and those below average apart. On a fla
 times as much as they stated; along rays it is 1.0.
 """
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -40,93 +41,148 @@ def merge_views(views: Sequence[View], cell: Cell) -> PartCloud:
       `sum w_i w_j s_i s_j rho_ij / W²` (GUM 5.2.2, equation 16), see `uncertainty.shared_correlation`.
 
     Only the camera whose pixel covers the least of that surface keeps its point; pixel and correlation distance are
-    that camera's.
+    that camera's. So each camera's points are settled for themselves, on a thread of their own: first which of them
+    are kept, then what the others say of these alone.
 
     Args:
         views: of one part.
         cell: where their cameras stand.
     """
-    cloud = concatenated(views)
-    evidence = _Evidence(cloud)
-    best = np.ones(len(cloud), np.bool_)
     cameras = [cell.camera(view.serial) for view in views]
-    own = [np.flatnonzero(cloud.camera == index) for index in range(len(views))]
-    own_footprint_m2 = np.concatenate(
-        [_footprint_m2(cloud, at, camera) for at, camera in zip(own, cameras, strict=True)]
-    )
     with ThreadPoolExecutor(max_workers=len(views)) as pool:
-        overlaps = list(pool.map(partial(_overlap, cloud), range(len(views)), views, cameras))
-    for index, (view, overlap) in enumerate(zip(views, overlaps, strict=True)):
-        evidence.add(overlap, view, index)
-        evidence.correlate(overlap, index, cell)
-        own_m2 = own_footprint_m2[overlap.point]
-        # Of two cameras that resolve a place alike, the first keeps it.
-        is_first = cloud.camera[overlap.point] < index
-        best[overlap.point] &= np.where(is_first, own_m2 <= overlap.footprint_m2, own_m2 < overlap.footprint_m2)
-    return evidence.merged()[best]
+        seen = list(pool.map(partial(_seen_by_all, views, cameras), range(len(views))))
+        correlation = _correlation(seen, cell)
+        parts = pool.map(partial(_merged, views, correlation), seen)
+        return joined(list(parts))
 
 
-def concatenated(views: Sequence[View]) -> PartCloud:
-    """All valid points of all views as they are, one after the other."""
-    chosen = [np.flatnonzero(view.valid) for view in views]
+def joined(parts: Sequence[PartCloud]) -> PartCloud:
+    """Points of clouds of the same cameras, one cloud after the other."""
+    names = [field.name for field in fields(PartCloud) if field.name != "serials"]
+    columns: dict[str, NDArray[Any]] = {n: np.concatenate([getattr(part, n) for part in parts]) for n in names}
+    return PartCloud(serials=parts[0].serials, **columns)
 
-    def column(name: str) -> NDArray[Any]:
-        return np.concatenate([_taken(getattr(view, name), at) for view, at in zip(views, chosen, strict=True)])
 
-    def pixels(view: View, at: NDArray[np.intp]) -> NDArray[np.int32]:
-        row, column = np.unravel_index(at, view.valid.shape)
-        return np.stack((row + view.window.top, column + view.window.left), axis=1, dtype=np.int32)
-
+def own_points(views: Sequence[View], index: int) -> PartCloud:
+    """All valid points of one of the views as they are."""
+    view = views[index]
+    at = np.flatnonzero(view.valid)
+    row, column = np.divmod(at, view.valid.shape[1])
+    share = np.zeros((len(at), len(views)), np.float32)
+    share[:, index] = 1
     return PartCloud(
-        points_cell=column("points_cell").astype(np.float64),
-        normals_cell=column("normals_cell"),
-        colors=column("colors"),
-        random_sigma_m=column("random_sigma_m"),
-        systematic_sigma_m=column("systematic_sigma_m"),
-        correlation_m=column("correlation_m"),
-        share=np.eye(len(views), dtype=np.float32).repeat([len(at) for at in chosen], axis=0),
-        camera=np.arange(len(views), dtype=np.uint8).repeat([len(at) for at in chosen]),
-        pixel=np.concatenate([pixels(view, at) for view, at in zip(views, chosen, strict=True)]),
+        points_cell=_taken(view.points_cell, at).astype(np.float64),
+        normals_cell=_taken(view.normals_cell, at),
+        colors=_taken(view.colors, at),
+        random_sigma_m=_taken(view.random_sigma_m, at),
+        systematic_sigma_m=_taken(view.systematic_sigma_m, at),
+        correlation_m=_taken(view.correlation_m, at),
+        share=share,
+        camera=np.full(len(at), index, np.uint8),
+        pixel=np.stack((row + view.window.top, column + view.window.left), axis=1, dtype=np.int32),
         serials=tuple(view.serial for view in views),
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Overlap:
-    """Points of other cameras that a view sees too.
+    """Points of a cloud that another view, the camera number `index`, sees too.
 
     Attributes:
+        index: of the view.
         point: (M,) their numbers in the cloud.
         pixel: (M,) nearest pixel of the view, counted along its rows.
         offset_m: (M,) how far out along the point's normal the view sees the surface.
+        sigma_m: (M,) standard uncertainty of the view there.
         footprint_m2: (M,) surface that one pixel of the view covers there.
     """
 
+    index: int
     point: NDArray[np.intp]
     pixel: NDArray[np.intp]
     offset_m: FloatArray
+    sigma_m: FloatArray
     footprint_m2: FloatArray
+
+    def among(self, kept: NDArray[np.bool_]) -> "_Overlap":
+        """The same, of those points of the cloud that are kept, counted among these."""
+        number = (np.cumsum(kept) - 1).take(self.point)
+        return replace(self, point=number).at(np.flatnonzero(kept.take(self.point)))
+
+    def at(self, some: NDArray[np.intp]) -> "_Overlap":
+        """The same, of some of its M points."""
+        columns = (getattr(self, field.name).take(some) for field in fields(self)[1:])
+        return _Overlap(self.index, *columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """One view's points, where the others see them, and which of them no other view resolves better."""
+
+    cloud: PartCloud
+    overlaps: tuple[_Overlap, ...]
+    is_best: NDArray[np.bool_]
+
+
+def _seen_by_all(views: Sequence[View], cameras: Sequence[CellCamera], index: int) -> _Seen:
+    """The points of view number `index`."""
+    cloud = own_points(views, index)
+    others = [number for number in range(len(views)) if number != index]
+    overlaps = tuple(_overlap(cloud, number, views[number], cameras[number]) for number in others)
+    is_best = np.ones(len(cloud), np.bool_)
+    lines_m = cloud.points_cell - cameras[index].T_cell_depth.translation_m
+    own_m2 = _footprint_m2(lines_m, _dot(cloud.normals_cell, lines_m), cameras[index])
+    for overlap in overlaps:
+        own, there = own_m2.take(overlap.point), overlap.footprint_m2
+        # Of two cameras that resolve a place alike, the first keeps it.
+        is_best[overlap.point] &= own <= there if index < overlap.index else own < there
+    return _Seen(cloud, overlaps, is_best)
 
 
 def _overlap(cloud: PartCloud, index: int, view: View, camera: CellCamera) -> _Overlap:
-    """Where `view`, the cloud's camera number `index`, sees the same surface as the other cameras."""
-    point = np.flatnonzero(cloud.camera != index)
-    points_cam = camera.T_cell_depth.inverse() @ cloud.points_cell.take(point, axis=0)
+    """Where `view`, camera number `index`, sees the same surface as the cloud of another one."""
+    points_cam = camera.T_cell_depth.inverse() @ cloud.points_cell
     pixels = view.intrinsics.project(points_cam)
     z_here_m = _bilinear(view.depth_m, pixels)
-    measured = np.flatnonzero(np.isfinite(z_here_m))
-    point, stretch = point[measured], z_here_m[measured] / points_cam[measured, 2] - 1
-    column, row = np.rint(pixels.take(measured, axis=0)).astype(np.intp).T
+    point = np.flatnonzero(np.isfinite(z_here_m))
+    stretch = z_here_m.take(point) / points_cam[:, 2].take(point) - 1
+    column, row = np.rint(pixels.take(point, axis=0)).astype(np.intp).T
     pixel = row * view.valid.shape[1] + column
 
     normals = cloud.normals_cell.take(point, axis=0)
     lines_m = cloud.points_cell.take(point, axis=0) - camera.T_cell_depth.translation_m
-    offset_m = np.einsum("ij,ij->i", normals, lines_m) * stretch
-    limit_m = SAME_SURFACE_SIGMAS * np.hypot(cloud.sigma_m[point], _sigma_m(view, pixel))
-    facing = np.einsum("ij,ij->i", normals, _taken(view.normals_cell, pixel))
+    along_normal_m = _dot(normals, lines_m)
+    offset_m = along_normal_m * stretch
+    sigma_m = np.hypot(_taken(view.random_sigma_m, pixel), _taken(view.systematic_sigma_m, pixel))
+    limit_m = SAME_SURFACE_SIGMAS * np.hypot(cloud.sigma_m.take(point), sigma_m)
+    facing = _dot(normals, _taken(view.normals_cell, pixel))
     same = np.flatnonzero((np.abs(offset_m) < limit_m) & (facing > SAME_SIDE))
-    point = point[same]
-    return _Overlap(point, pixel[same], offset_m[same], _footprint_m2(cloud, point, camera))
+    footprint_m2 = _footprint_m2(lines_m, along_normal_m, camera)
+    return _Overlap(index, point, pixel, offset_m, sigma_m, footprint_m2).at(same)
+
+
+def _correlation(seen: Sequence[_Seen], cell: Cell) -> NDArray[np.float64]:
+    """How far the errors of each camera are those of each other one, (K, K), asked where the one sees the other's."""
+    correlation = np.eye(len(seen))
+    if cell.covariance is None:
+        return correlation
+    for one, other in itertools.combinations(range(len(seen)), 2):
+        for index, by in ((one, other), (other, one)):
+            cloud, overlap = seen[index].cloud, next(o for o in seen[index].overlaps if o.index == by)
+            if len(overlap.point):
+                places = cloud.points_cell.take(overlap.point, axis=0), cloud.normals_cell.take(overlap.point, axis=0)
+                found = shared_correlation(cell, cloud.serials[index], cloud.serials[by], *places)
+                correlation[one, other] = correlation[other, one] = found
+                break
+    return correlation
+
+
+def _merged(views: Sequence[View], correlation: NDArray[np.float64], seen: _Seen) -> PartCloud:
+    """The best of one view's points as all cameras together see them."""
+    evidence = _Evidence(seen.cloud[seen.is_best], any(view.colored.any() for view in views))
+    for overlap in seen.overlaps:
+        evidence.add(overlap.among(seen.is_best), views[overlap.index])
+    return evidence.merged(correlation)
 
 
 def _bilinear(image: FloatArray, pixels: FloatArray) -> FloatArray:
@@ -135,11 +191,11 @@ def _bilinear(image: FloatArray, pixels: FloatArray) -> FloatArray:
     column, row = np.nan_to_num(pixels, nan=-1.0).T
     left, top = np.floor(column).astype(np.intp), np.floor(row).astype(np.intp)
     inside = np.flatnonzero((left >= 0) & (left < width_px - 1) & (top >= 0) & (top < height_px - 1))
-    left, top = left[inside], top[inside]
-    across, down = column[inside] - left, row[inside] - top
+    left, top = left.take(inside), top.take(inside)
+    across, down = column.take(inside) - left, row.take(inside) - top
     corner, flat = top * width_px + left, image.ravel()
-    above = (1 - across) * flat[corner] + across * flat[corner + 1]
-    below = (1 - across) * flat[corner + width_px] + across * flat[corner + width_px + 1]
+    above = (1 - across) * flat.take(corner) + across * flat.take(corner + 1)
+    below = (1 - across) * flat.take(corner + width_px) + across * flat.take(corner + width_px + 1)
     samples = np.full(len(pixels), np.nan)
     samples[inside] = (1 - down) * above + down * below
     return samples
@@ -148,74 +204,85 @@ def _bilinear(image: FloatArray, pixels: FloatArray) -> FloatArray:
 class _Evidence:
     """Weighted sums over the cameras that see a point; starts with the camera it comes from."""
 
-    def __init__(self, cloud: PartCloud) -> None:
+    def __init__(self, cloud: PartCloud, is_colored: bool) -> None:
         self._cloud = cloud
         weight = 1 / np.square(cloud.sigma_m, dtype=np.float64)
         self._offset = np.zeros(len(cloud))
         self._random = np.square(weight * cloud.random_sigma_m)
         self._systematic = (weight * cloud.systematic_sigma_m)[:, None] * cloud.share
-        self._correlation = np.eye(len(cloud.serials))
         self._normal = weight[:, None] * cloud.normals_cell
-        self._color_weight = weight * cloud.colors.any(axis=1)
-        self._color = self._color_weight[:, None] * cloud.colors
         self._weight = weight[:, None] * cloud.share
+        self._color = _ColorEvidence(weight, cloud.colors) if is_colored else None
 
-    def add(self, overlap: _Overlap, view: View, index: int) -> None:
-        """Join what another view, the cloud's camera number `index`, says about points it sees too."""
+    def add(self, overlap: _Overlap, view: View) -> None:
+        """Join what another view says about points it sees too."""
         at, pixel = overlap.point, overlap.pixel
-        weight = 1 / np.square(_sigma_m(view, pixel), dtype=np.float64)
-        self._weight[at, index] += weight
+        weight = 1 / np.square(overlap.sigma_m, dtype=np.float64)
+        self._weight[at, overlap.index] += weight
         self._offset[at] += weight * overlap.offset_m
         self._random[at] += np.square(weight * _taken(view.random_sigma_m, pixel))
-        self._systematic[at, index] += weight * _taken(view.systematic_sigma_m, pixel)
+        self._systematic[at, overlap.index] += weight * _taken(view.systematic_sigma_m, pixel)
         self._normal[at] += weight[:, None] * _taken(view.normals_cell, pixel)
-        color_weight = weight * _taken(view.colored, pixel)
-        self._color_weight[at] += color_weight
-        self._color[at] += color_weight[:, None] * _taken(view.colors, pixel)
+        if self._color is not None:
+            self._color.add(at, weight * _taken(view.colored, pixel), _taken(view.colors, pixel))
 
-    def correlate(self, overlap: _Overlap, index: int, cell: Cell) -> None:
-        """Ask how far the errors of camera number `index` are those of each camera whose points it sees."""
-        cloud = self._cloud
-        for other in np.flatnonzero(np.arange(len(cloud.serials)) != index) if cell.covariance is not None else ():
-            point = overlap.point[cloud.camera[overlap.point] == other]
-            if len(point):
-                places = cloud.points_cell.take(point, axis=0), cloud.normals_cell.take(point, axis=0)
-                found = shared_correlation(cell, cloud.serials[other], cloud.serials[index], *places)
-                self._correlation[index, other] = self._correlation[other, index] = found
-
-    def _systematic_sigma_m(self, total: FloatArray) -> NDArray[np.float32]:
+    def _systematic_sigma_m(self, total: FloatArray, correlation: NDArray[np.float64]) -> NDArray[np.float32]:
         variance = np.einsum("nk,nk->n", self._systematic, self._systematic)
-        if (self._correlation != np.eye(len(self._correlation))).any():
-            variance = np.einsum("nk,kl,nl->n", self._systematic, self._correlation, self._systematic, optimize=True)
+        if (correlation != np.eye(len(correlation))).any():
+            variance = np.einsum("nk,kl,nl->n", self._systematic, correlation, self._systematic, optimize=True)
         return np.asarray(np.sqrt(np.maximum(variance, 0)) / total, dtype=np.float32)
 
-    def merged(self) -> PartCloud:
-        """The cloud with every point as all cameras together see it."""
+    def merged(self, correlation: NDArray[np.float64]) -> PartCloud:
+        """The cloud with every point as all cameras together see it, whose errors have a `correlation` (K, K)."""
         cloud, total = self._cloud, self._weight.sum(axis=1)
         length = np.sqrt(np.einsum("ij,ij->i", self._normal, self._normal))
-        color_weight = np.where(self._color_weight > 0, self._color_weight, 1)
         return replace(
             cloud,
             points_cell=cloud.points_cell + cloud.normals_cell * (self._offset / total)[:, None],
             normals_cell=(self._normal / length[:, None]).astype(np.float32),
-            colors=np.rint(self._color / color_weight[:, None]).astype(np.uint8),
+            colors=cloud.colors if self._color is None else self._color.mean(),
             random_sigma_m=(np.sqrt(self._random) / total).astype(np.float32),
-            systematic_sigma_m=self._systematic_sigma_m(total),
+            systematic_sigma_m=self._systematic_sigma_m(total, correlation),
             share=(self._weight / total[:, None]).astype(np.float32),
         )
 
 
-def _footprint_m2(cloud: PartCloud, point: NDArray[np.intp], camera: CellCamera) -> FloatArray:
-    """Surface that one pixel of `camera` covers at points (M,) of a cloud: `(distance / f)² / cos(incidence)`."""
-    lines_m = camera.T_cell_depth.translation_m - cloud.points_cell.take(point, axis=0)
-    distance_m = np.sqrt(np.einsum("ij,ij->i", lines_m, lines_m))
-    along_normal_m = np.einsum("ij,ij->i", lines_m, cloud.normals_cell.take(point, axis=0))
+class _ColorEvidence:
+    """Weighted sums of the colours of points; black ones were not seen."""
+
+    def __init__(self, weight: FloatArray, colors: NDArray[np.uint8]) -> None:
+        self._weight = weight * colors.any(axis=1)
+        self._sum = self._weight[:, None] * colors
+
+    def add(self, at: NDArray[np.intp], weight: FloatArray, colors: NDArray[np.uint8]) -> None:
+        """Join colours (M, 3) of the points numbered `at`."""
+        self._weight[at] += weight
+        self._sum[at] += weight[:, None] * colors
+
+    def mean(self) -> NDArray[np.uint8]:
+        """Colours (N, 3), black where no camera saw one."""
+        weight = np.where(self._weight > 0, self._weight, 1)
+        return np.rint(self._sum / weight[:, None]).astype(np.uint8)
+
+
+def _footprint_m2(lines_m: FloatArray, along_normal_m: FloatArray, camera: CellCamera) -> FloatArray:
+    """Surface that one pixel of `camera` covers at places (M,), `(distance / f)² / cos(incidence)`.
+
+    Args:
+        lines_m: (M, 3) from the camera to them.
+        along_normal_m: (M,) their share along the normals there, negative.
+        camera: which one.
+    """
+    distance2_m2 = _dot(lines_m, lines_m)
+    distance_m = np.sqrt(distance2_m2)
     # Another view's normal may face away from this camera a little; its pixel then covers no end of it.
-    return np.asarray(distance_m**3 / np.maximum(along_normal_m, 1e-6 * distance_m) / camera.depth.fx_px**2)
+    facing_m = np.maximum(-along_normal_m, 1e-6 * distance_m)
+    return np.asarray(distance2_m2 * distance_m / facing_m / camera.depth.fx_px**2)
 
 
-def _sigma_m(view: View, pixel: NDArray[np.intp]) -> FloatArray:
-    return np.asarray(np.hypot(_taken(view.random_sigma_m, pixel), _taken(view.systematic_sigma_m, pixel)))
+def _dot(one: FloatArray, other: FloatArray) -> FloatArray:
+    """Products (M,) of vectors (M, 3)."""
+    return np.asarray(np.einsum("ij,ij->i", one, other))
 
 
 def _taken(image: NDArray[Any], pixel: NDArray[np.intp]) -> NDArray[Any]:
