@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from depthcell.calib.cell import CellCamera
 from depthcell.calib.propagation import point_covariance
+from depthcell.fusion.grid import rectangle
 from depthcell.fusion.region import Window
 
 SPACING_PX = 12
@@ -36,26 +37,31 @@ def normal_variance_m2(
         depth_m: (H, W) corrected depth.
         normals_cell: (H, W, 3) unit length, frame "cell".
     """
-    known = depth_m[np.isfinite(depth_m)]
-    if not len(known) or not camera.covariance.any():
-        return np.where(np.isfinite(depth_m), np.float32(0), np.float32(np.nan))
-    low_m = STEP ** math.floor(math.log(float(known.min()), STEP))
-    high_m = STEP ** math.ceil(math.log(float(known.max()) * 1.0001, STEP))
+    is_known = np.isfinite(depth_m)
+    if not is_known.any() or not camera.covariance.any():
+        return np.where(is_known, np.float32(0), np.float32(np.nan))
+    part = rectangle(is_known)
+    known_m = depth_m[part][is_known[part]]
+    low_m = STEP ** math.floor(math.log(float(known_m.min()), STEP))
+    high_m = STEP ** math.ceil(math.log(float(known_m.max()) * 1.0001, STEP))
     table = _table(camera, window, low_m, high_m)
     middle_m, half_m = (high_m + low_m) / 2, (high_m - low_m) / 2
-    along = (depth_m - np.float32(middle_m)) / np.float32(half_m)
-    normals, enlarge = cv2.split(normals_cell), _Enlarging(window)
-    value, total = np.empty(window.shape, np.float32), np.zeros(window.shape, np.float32)
+    along = (depth_m[part] - np.float32(middle_m)) / np.float32(half_m)
+    normals = [np.ascontiguousarray(normals_cell[part][..., axis]) for axis in range(3)]
+    enlarge = _Enlarging(window)
+    value, total = np.empty(along.shape, np.float32), np.zeros(along.shape, np.float32)
     for entry, (first, second) in enumerate(ENTRIES):
         # Horner's scheme, the coefficients being images; in place, since new memory costs more than the sums.
-        np.copyto(value, enlarge(table[-1, entry]))
+        np.copyto(value, enlarge(table[-1, entry])[part])
         for coefficient in table[-2::-1, entry]:
             cv2.multiply(value, along, dst=value)
-            cv2.add(value, enlarge(coefficient), dst=value)
+            cv2.add(value, enlarge(coefficient)[part], dst=value)
         cv2.multiply(value, normals[first], dst=value, scale=1.0 if first == second else 2.0)
         cv2.multiply(value, normals[second], dst=value)
         cv2.add(total, value, dst=total)
-    return np.maximum(total, np.float32(0), out=total)
+    variance_m2 = np.full(window.shape, np.nan, np.float32)
+    np.maximum(total, np.float32(0), out=variance_m2[part])
+    return variance_m2
 
 
 @lru_cache(maxsize=32)

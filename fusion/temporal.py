@@ -77,14 +77,20 @@ class DepthAccumulator:
             )
         depth_m = image.depth_m[self._slices]
         seen = cv2.compare(depth_m, depth_m, cv2.CMP_EQ)  # NaN differs from itself
-        self._count += seen != 0
-        before = cv2.subtract(depth_m, self._mean)
+        self.frames += 1
+        cv2.accumulate(cv2.bitwise_and(seen, self._one), self._count)
+        if self.frames == 1:
+            np.copyto(self._mean, depth_m, where=seen != 0)
+            return
+        before, after = self._before, self._after
+        cv2.subtract(depth_m, self._mean, dst=before)
         cv2.patchNaNs(before, 0.0)
-        self._mean += before / np.maximum(self._count, 1)
-        after = cv2.subtract(depth_m, self._mean)
+        np.maximum(self._count, 1, out=after)
+        cv2.divide(before, after, dst=after)
+        cv2.add(self._mean, after, dst=self._mean)
+        cv2.subtract(depth_m, self._mean, dst=after)
         cv2.patchNaNs(after, 0.0)
         cv2.accumulateProduct(before, after, self._square_sum)
-        self.frames += 1
 
     def mean(self) -> MeanDepth:
         """Mean and sample standard deviation of the frames so far.
@@ -95,23 +101,30 @@ class DepthAccumulator:
         if self._first is None:
             raise DepthcellError("depth average: no frame to average; the recording holds no depth")
         enough = self._count >= max(1, math.ceil(self._min_fraction * self.frames))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            variance = self._square_sum / (self._count - 1)
-        variance[(self._count < 2) | ~enough] = np.nan
         return MeanDepth(
             mean_m=np.where(enough, self._mean, np.float32(np.nan)),
-            sigma_m=np.sqrt(variance),
+            sigma_m=self._sigma_m(enough),
             count=self._count.astype(np.uint16),
             frames=self.frames,
             units_m=self._first.units_m,
             window=self._window or Window.whole(self._first.intrinsics),
         )
 
+    def _sigma_m(self, enough: NDArray[np.bool_]) -> NDArray[np.float32]:
+        if self.frames == 1:
+            return np.full(enough.shape, np.nan, np.float32)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variance = self._square_sum / (self._count - 1)
+        variance[(self._count < 2) | ~enough] = np.nan
+        return np.asarray(np.sqrt(variance, out=variance), dtype=np.float32)
+
     def _start(self, image: DepthImage) -> None:
         self._first = image
         self._slices = (self._window or Window.whole(image.intrinsics)).slices
         shape = image.depth_m[self._slices].shape
         self._mean, self._square_sum, self._count = (np.zeros(shape, np.float32) for _ in range(3))
+        self._before, self._after = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        self._one = np.ones(shape, np.uint8)
 
 
 class ColorAccumulator:
@@ -194,10 +207,11 @@ def random_sigma_m(mean: MeanDepth, camera: CellCamera, tan2: FloatArray | None 
     frames = np.maximum(mean.count, 1).astype(np.float32)
     growth = 1.0 if tan2 is None else 1 + np.float32(camera.noise.incidence_growth) * tan2
     analogue_m2, lasting_m2 = _model_variances_m2(mean, camera, growth)
-    fixed_m2 = np.square(camera.depth_sigma_m(mean.mean_m, camera.noise.fixed_px))
-    return np.asarray(
-        np.sqrt(_frame_variance_m2(mean, analogue_m2, lasting_m2) / frames + fixed_m2 + lasting_m2), dtype=np.float32
-    )
+    total_m2 = _frame_variance_m2(mean, analogue_m2, lasting_m2)
+    total_m2 /= frames
+    total_m2 += np.square(camera.depth_sigma_m(mean.mean_m, camera.noise.fixed_px))
+    total_m2 += lasting_m2
+    return np.asarray(np.sqrt(total_m2, out=total_m2), dtype=np.float32)
 
 
 def _model_variances_m2(
@@ -212,6 +226,8 @@ def _frame_variance_m2(mean: MeanDepth, analogue_m2: FloatArray, lasting_m2: Flo
     """Measured variance of one frame, pooled with the model's, see `frame_sigma_m`."""
     freedom = np.float32(MODEL_DEGREES_OF_FREEDOM)
     model_m2 = analogue_m2 + np.float32(mean.units_m**2 / 12) - lasting_m2
+    if mean.frames == 1:
+        return np.asarray(model_m2, dtype=np.float32)
     own_freedom = np.maximum(mean.count.astype(np.float32) - 1, 0)
     measured_m2 = np.where(own_freedom > 0, np.square(mean.sigma_m), np.float32(0))
     pooled_m2 = (freedom * model_m2 + own_freedom * measured_m2) / (freedom + own_freedom)
@@ -226,9 +242,13 @@ def _undithered_share(noise_m2: FloatArray, units_m: float) -> FloatArray:
     dither). Three harmonics are summed; the rest of the variance is damped as the fourth is.
     """
     # Below exp(-20) nothing is left, and numbers too small for single precision would only slow the powers down.
-    damping = np.exp(np.maximum(noise_m2 * np.float32(-4 * math.pi**2 / units_m**2), -20))
+    damping = noise_m2 * np.float32(-4 * math.pi**2 / units_m**2)
+    np.exp(np.maximum(damping, -20, out=damping), out=damping)
     first, second, third = (np.float32(6 / (math.pi * k) ** 2) for k in (1, 2, 3))
-    power4 = np.square(np.square(damping))
-    power8 = np.square(power4)
-    rest = (1 - first - second - third) * np.square(power8)
-    return np.asarray(first * damping + second * power4 + third * power8 * damping + rest)
+    power4 = np.square(damping)
+    power8 = np.square(np.square(power4, out=power4))
+    share = first * damping
+    share += np.multiply(power4, second, out=power4)
+    share += np.multiply(np.multiply(power8, third, out=power4), damping, out=power4)
+    share += np.multiply(np.square(power8, out=power8), 1 - first - second - third, out=power8)
+    return np.asarray(share)

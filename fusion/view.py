@@ -14,7 +14,7 @@ from depthcell.calib.cell import CellCamera
 from depthcell.calib.depthcorrection import FULL_DISPARITY_PX, DepthCorrection
 from depthcell.fusion.calibrationvariance import normal_variance_m2
 from depthcell.fusion.coloring import colors_of
-from depthcell.fusion.grid import depth_normals, edge_mask
+from depthcell.fusion.grid import edge_mask, normals_at
 from depthcell.fusion.region import Region, Window
 from depthcell.fusion.temporal import MeanDepth, random_sigma_m
 
@@ -112,10 +112,13 @@ def build_view(
     depth_m, slope = _corrected(camera, mean, temperature_c)
     sigma_z_m = random_sigma_m(mean, camera) * slope
     usable = np.isfinite(depth_m) & ~edge_mask(depth_m, intrinsics, sigma_z_m, settings.edge_margin_px)
-    normals_cam = depth_normals(depth_m, intrinsics, usable, sigma_z_m, settings.normal_radii_px)
+    wanted = usable
+    if settings.region is not None:
+        wanted = usable & settings.region.may_contain(depth_m, intrinsics.rays(), camera.T_cell_depth)
+    found = normals_at(depth_m, intrinsics, usable, sigma_z_m, settings.normal_radii_px, wanted)
+    patches = _worth_keeping(_patches(camera, intrinsics, depth_m, *found), settings)
     if camera.noise.incidence_growth:
-        sigma_z_m = random_sigma_m(mean, camera, _tan2_incidence(intrinsics, normals_cam)) * slope
-    patches = _worth_keeping(_patches(camera, intrinsics, depth_m, normals_cam), settings)
+        sigma_z_m = random_sigma_m(mean, camera, _tan2_incidence(patches, depth_m.shape)) * slope
     colors, colored = _painted(camera, intrinsics, depth_m, color)
 
     valid = np.zeros(depth_m.shape, np.bool_)
@@ -191,29 +194,31 @@ def _wave_and_offset_px(camera: CellCamera, window: Window) -> NDArray[np.float3
 
 
 def _patches(
-    camera: CellCamera, intrinsics: Intrinsics, depth_m: NDArray[np.float32], normals_cam: NDArray[np.float32]
+    camera: CellCamera,
+    intrinsics: Intrinsics,
+    depth_m: NDArray[np.float32],
+    pixel: NDArray[np.intp],
+    normals_cam: NDArray[np.float32],
 ) -> _Patches:
-    """All pixels that have a normal."""
-    pixel = np.flatnonzero(np.isfinite(normals_cam[..., 0]))
+    """Pixels that have a normal."""
     rays = intrinsics.rays().reshape(-1, 3).take(pixel, axis=0)
-    normals = normals_cam.reshape(-1, 3).take(pixel, axis=0)
-    z_m = depth_m.ravel()[pixel]
-    facing = -np.einsum("ij,ij->i", normals, rays)
+    z_m = depth_m.ravel().take(pixel)
+    facing = -np.einsum("ij,ij->i", normals_cam, rays)
     return _Patches(
         pixel=pixel,
         z_m=z_m,
         points_cell=camera.T_cell_depth @ (rays * z_m[:, None]),
-        normals_cell=camera.T_cell_depth.rotate(normals),
+        normals_cell=camera.T_cell_depth.rotate(normals_cam),
         facing=facing,
         cos_incidence=facing / np.sqrt(np.einsum("ij,ij->i", rays, rays)),
     )
 
 
-def _tan2_incidence(intrinsics: Intrinsics, normals_cam: NDArray[np.float32]) -> NDArray[np.float32]:
+def _tan2_incidence(patches: _Patches, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Square of the tangent of the angle between ray and normal, (H, W); 0 without a normal."""
-    rays = intrinsics.rays()
-    cos2 = np.square(np.einsum("ijk,ijk->ij", normals_cam, rays)) / np.einsum("ijk,ijk->ij", rays, rays)
-    return np.asarray(np.nan_to_num(1 / np.maximum(cos2, np.float32(1e-3)) - 1), dtype=np.float32)
+    tan2 = np.zeros(shape, np.float32)
+    tan2.ravel()[patches.pixel] = 1 / np.maximum(np.square(patches.cos_incidence), np.float32(1e-3)) - 1
+    return tan2
 
 
 def _worth_keeping(patches: _Patches, settings: ViewSettings) -> _Patches:

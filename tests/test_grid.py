@@ -170,3 +170,20 @@ def test_a_crease_blurs_no_farther_than_the_small_window() -> None:
     rounded = normals_of(sides.min(axis=0), sigma_m=0.1)
     rounded[columns_off <= RADII_PX[1] + 1] = np.nan
     assert degrees_off(rounded, np.array(slopes)[nearer]).max() > 2
+
+
+@pytest.mark.parametrize("intrinsics", [PINHOLE, WIDE], ids=["pinhole", "distorted"])
+def test_a_few_pixels_get_the_normals_that_the_whole_image_has(intrinsics: Intrinsics) -> None:
+    rng = np.random.default_rng(4)
+    depth_m = plane_depth(intrinsics, tilted(0.4, 1.0), 0.4) + rng.normal(0, 5e-4, (HEIGHT_PX, WIDTH_PX))
+    depth_m = depth_m.astype(np.float32)
+    usable, sigma_m = rng.random(depth_m.shape) > 0.005, np.full_like(depth_m, 5e-4)
+    wanted = np.zeros_like(usable)
+    wanted[22:31, 35:52] = True
+    whole = depth_normals(depth_m, intrinsics, usable, sigma_m, RADII_PX)
+    part = depth_normals(depth_m, intrinsics, usable, sigma_m, RADII_PX, wanted)
+    assert np.isfinite(part[..., 0]).sum() > 100
+    assert np.isnan(part[~wanted]).all()
+    np.testing.assert_allclose(part[wanted], whole[wanted], atol=1e-6)
+    nowhere = depth_normals(depth_m, intrinsics, usable, sigma_m, RADII_PX, np.zeros_like(usable))
+    assert np.isnan(nowhere).all()
