@@ -26,6 +26,7 @@ from depthcell.fusion.tsdf_sight import Looks, SeenPoints, sight_of
 from depthcell.fusion.tsdf_surface import SurfacePoints, cut_faces, surface_of
 from depthcell.fusion.uncertainty import pose_variance_m2
 from depthcell.fusion.view import View, ViewSettings, build_view
+from depthcell.processes import default_jobs
 
 AHEAD = 2
 """Frame sets whose views are built while one is taken into the field."""
@@ -144,7 +145,8 @@ class MotionAccumulator:
         Raises:
             DepthcellError: a frame lies outside the track, is not of this cell, or the memory's limit is reached.
         """
-        with ThreadPoolExecutor() as pool:
+        # One core takes views into the field; more threads than are left would only keep it waiting.
+        with ThreadPoolExecutor(max(1, default_jobs() - 1)) as pool:
             waiting: deque[list[tuple[_Instant, Future[View | None]]]] = deque()
             for frameset in framesets:
                 waiting.append([(instant, pool.submit(self._view, instant)) for instant in self._instants(frameset)])

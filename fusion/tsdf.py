@@ -8,7 +8,6 @@ follows with it; what frames share is kept apart from what they do not.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,8 +27,10 @@ from depthcell.fusion.tsdf_blocks import (
 MEAN, SCATTER, NOISE, LASTING, MOTION, MOTION_NOW = range(6)
 NORMAL = slice(6, 9)
 WEIGHT_OF, SHARED_OF, LOOK_OF = range(3)
-"""Columns of a voxel; the last three come once per camera, see `Tsdf`."""
+"""What is kept of a voxel; the last three come once per camera, see `Tsdf`."""
 PLANE_COLUMNS = 9
+CHUNK = 256
+"""Blocks that are worked on at a time: few, so that what is worked out of them stays in a core's cache."""
 OPPOSED = -0.2
 """Cosine between a pixel's normal and the voxel's mean one below which they see two sides of a sheet."""
 
@@ -128,88 +129,152 @@ class Tsdf:
         reach = np.float32(self.truncation_m) * normals
         self.pool.slots(self.pool.touched(np.concatenate((points_part, points_part + reach, points_part - reach))))
         slots = self._in_sight(sight)
-        if not len(slots):
-            return 0
-        centres = self.pool.centres(slots).reshape(-1, 3)
-        voxel, plane = _seen(centres, sight)
-        rows = slots[voxel // BLOCK_VOXELS].astype(np.intp) * BLOCK_VOXELS + voxel % BLOCK_VOXELS
-        planes = sight.planes.take(plane, axis=0)
-        distance_m = np.einsum("ij,ij->i", planes[:, :3], centres.take(voxel, axis=0)) - planes[:, 3]
-        self.pool.free[rows[distance_m > self.truncation_m]] += 1
+        image = _PlaneImage.of(sight)
+        return sum(self._add_to(slots[at : at + CHUNK], sight, image) for at in range(0, len(slots), CHUNK))
+
+    def _add_to(self, slots: NDArray[np.int32], sight: Sight, image: "_PlaneImage") -> int:
+        """Take one frame into some blocks; how many voxels it gave a distance to."""
+        centres = self.pool.centres(slots)
+        plane = image.seen_from(*_mapped(sight.T_cam_part, centres))
+        distance_m = image.distance_m(plane, *centres)
+        self.pool.free.reshape(-1, BLOCK_VOXELS)[slots] += (distance_m > self.truncation_m).reshape(-1, BLOCK_VOXELS)
         near = np.flatnonzero(np.abs(distance_m) <= self.truncation_m)
-        return self._absorb(rows[near], planes.take(near, axis=0), distance_m[near], sight.camera)
+        block, own = np.divmod(near, BLOCK_VOXELS)
+        rows = slots.take(block).astype(np.intp) * BLOCK_VOXELS + own
+        planes = np.ascontiguousarray(sight.planes.take(plane.take(near), axis=0).T)
+        return self._absorb(rows, planes, distance_m.take(near), sight.camera)
 
     def _in_sight(self, sight: Sight) -> NDArray[np.int32]:
         """Blocks handed out that the image may show, those behind the surface and those that are seen through alike."""
-        points_cam = sight.T_cam_part @ self.pool.block_centres()
+        points_cam = np.ascontiguousarray((sight.T_cam_part @ self.pool.block_centres()).T)
         radius_m = np.float32(BLOCK * self.box.voxel_m * 0.87)
-        column, line = _pixels(points_cam, sight.intrinsics)
-        depth_m = np.maximum(points_cam[:, 2] - radius_m, np.float32(1e-6))
+        column, line = _pixels(points_cam[0], points_cam[1], points_cam[2], sight.intrinsics)
+        depth_m = np.maximum(points_cam[2] - radius_m, np.float32(1e-6))
         reach_px = np.float32(max(sight.intrinsics.fx_px, sight.intrinsics.fy_px)) * radius_m / depth_m + 1
         height_px, width_px = sight.row.shape
-        shown = (points_cam[:, 2] > -radius_m) & (column > -reach_px) & (column < width_px + reach_px)
+        shown = (points_cam[2] > -radius_m) & (column > -reach_px) & (column < width_px + reach_px)
         return np.flatnonzero(shown & (line > -reach_px) & (line < height_px + reach_px)).astype(np.int32)
 
     def _absorb(
         self, rows: NDArray[np.intp], planes: NDArray[np.float32], distance_m: NDArray[np.float32], camera: int
     ) -> int:
-        values = self.pool.values.take(rows, axis=0)
-        facing = np.einsum("ij,ij->i", values[:, NORMAL], planes[:, :3])
-        before = self.weight(values)
+        """Take distances (M,) to planes (9, M) into voxels (M,), each named once."""
+        values = self.pool.values
+        # One kind after the other: `take` would first copy all of a view that skips some.
+        before = np.zeros(len(rows), np.float32)
+        for weights in self.per_camera(values, WEIGHT_OF):
+            before += weights.take(rows)
+        facing = np.zeros(len(rows), np.float32)
+        for summed, normal in zip(values[NORMAL], planes[:3], strict=True):
+            facing += summed.take(rows) * normal
         same_side = np.flatnonzero(facing >= OPPOSED * before)
         if len(same_side) < len(rows):
-            rows, planes, distance_m = rows[same_side], planes.take(same_side, axis=0), distance_m[same_side]
-            values, before = values.take(same_side, axis=0), before[same_side]
-        weight = planes[:, 4]
-        step = distance_m - values[:, MEAN]
-        values[:, MEAN] += weight / (before + weight) * step
-        values[:, SCATTER] += weight * step * (distance_m - values[:, MEAN])
-        values[:, NOISE] += planes[:, 5]
-        values[:, MOTION_NOW] += planes[:, 7]
-        values[:, NORMAL] += weight[:, None] * planes[:, :3]
+            rows, planes, distance_m = rows[same_side], planes.take(same_side, axis=1), distance_m[same_side]
+            before = before[same_side]
+        weight = planes[4]
+        mean_m = values[MEAN].take(rows)
+        step = distance_m - mean_m
+        mean_m += weight / (before + weight) * step
+        values[MEAN][rows] = mean_m
+        values[SCATTER][rows] += weight * step * (distance_m - mean_m)
         first = SHARED_COLUMNS + CAMERA_COLUMNS * camera
-        values[:, first + WEIGHT_OF] += weight
-        values[:, first + SHARED_OF] += planes[:, 8]
-        values[:, first + LOOK_OF] += planes[:, 6]
-        self.pool.values[rows] = values
+        for column, added in (
+            (NOISE, planes[5]),
+            (MOTION_NOW, planes[7]),
+            (first + WEIGHT_OF, weight),
+            (first + SHARED_OF, planes[8]),
+            (first + LOOK_OF, planes[6]),
+            *((NORMAL.start + axis, weight * planes[axis]) for axis in range(3)),
+        ):
+            values[column][rows] += added
         self.pool.seen[rows] += 1
         return len(rows)
 
     def _close(self, sum_column: int, square_column: int) -> None:
         """What added up within the look or the instant that ends counts as one error."""
-        used = self.pool.values[: self.pool.used * BLOCK_VOXELS]
-        used[:, square_column] += np.square(used[:, sum_column])
-        used[:, sum_column] = 0
+        used = self.pool.values[:, : self.pool.used * BLOCK_VOXELS]
+        used[square_column] += np.square(used[sum_column])
+        used[sum_column] = 0
 
     def weight(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Sum of all weights of voxels whose `values` (M, C) are given, (M,)."""
-        return np.asarray(self.per_camera(values, WEIGHT_OF).sum(axis=1))
+        """Sum of all weights of voxels whose `values` (C, M) are given, (M,)."""
+        return np.asarray(self.per_camera(values, WEIGHT_OF).sum(axis=0))
 
     def per_camera(self, values: NDArray[np.float32], kind: int) -> NDArray[np.float32]:
-        """One of the columns that each camera has, (M, K)."""
-        return values[:, SHARED_COLUMNS + kind :: CAMERA_COLUMNS]
+        """One of the numbers that each camera has, (K, M)."""
+        return values[SHARED_COLUMNS + kind :: CAMERA_COLUMNS]
 
 
-def _seen(centres: NDArray[np.float32], sight: Sight) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-    """Which of the points (M, 3) fall on a pixel with a plane, and the row of that plane."""
-    height_px, width_px = sight.row.shape
-    points_cam = sight.T_cam_part @ centres
-    column, line = _pixels(points_cam, sight.intrinsics)
-    inside = (column >= 0) & (column < width_px) & (line >= 0) & (line < height_px) & (points_cam[:, 2] > 0)
-    voxel = np.flatnonzero(inside)
-    plane = sight.row.ravel()[line[voxel].astype(np.int32) * width_px + column[voxel].astype(np.int32)]
-    known = np.flatnonzero(plane >= 0)
-    return voxel[known], plane[known]
+@dataclass(frozen=True, slots=True, eq=False)
+class _PlaneImage:
+    """A frame's planes, to be looked up by many voxels.
+
+    Attributes:
+        row: (H + 2, W + 2) int32, `Sight.row` in a frame of -1.
+        normals, offsets: (3, N + 1) and (N + 1,) of the planes; the last one, number -1, lies infinitely far in front.
+        intrinsics: of the image.
+    """
+
+    row: NDArray[np.int32]
+    normals: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+    intrinsics: Intrinsics
+
+    @classmethod
+    def of(cls, sight: Sight) -> "_PlaneImage":
+        height_px, width_px = sight.row.shape
+        row = np.full((height_px + 2, width_px + 2), -1, np.int32)
+        row[1:-1, 1:-1] = sight.row
+        planes = np.zeros((4, len(sight.planes) + 1), np.float32)
+        planes[:, :-1] = sight.planes[:, :4].T
+        planes[3, -1] = np.inf
+        return cls(row, planes[:3], planes[3], sight.intrinsics)
+
+    def seen_from(
+        self, x_m: NDArray[np.float32], y_m: NDArray[np.float32], z_m: NDArray[np.float32]
+    ) -> NDArray[np.int32]:
+        """Number of the plane on whose pixel each point (M,) of the camera's frame falls, -1 for none."""
+        column, line = _pixels(x_m, y_m, z_m, self.intrinsics)
+        height_px, width_px = self.row.shape
+        np.minimum(np.maximum(column, -1, out=column), width_px - 2, out=column)
+        np.minimum(np.maximum(line, -1, out=line), height_px - 2, out=line)
+        place = (line.astype(np.int32) + 1) * width_px + column.astype(np.int32) + 1
+        return np.asarray(self.row.ravel().take(place), dtype=np.int32)
+
+    def distance_m(
+        self, plane: NDArray[np.int32], x_m: NDArray[np.float32], y_m: NDArray[np.float32], z_m: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Signed distance (M,) of points (M,) of the frame "part" from planes; minus infinity from number -1."""
+        distance_m = self.normals[0].take(plane)
+        distance_m *= x_m
+        for normal, along_m in ((self.normals[1], y_m), (self.normals[2], z_m)):
+            product = normal.take(plane)
+            product *= along_m
+            distance_m += product
+        distance_m -= self.offsets.take(plane)
+        return np.asarray(distance_m, dtype=np.float32)
 
 
-def _pixels(points_cam: NDArray[np.float32], intrinsics: Intrinsics) -> tuple[FloatArray, FloatArray]:
-    """Nearest column and row of points (M, 3); what lies behind the camera gets any."""
+def _mapped(T_target_source: RigidTransform, points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Points (3, M) in another frame."""
+    turned = T_target_source.rotation.astype(np.float32) @ points
+    turned += T_target_source.translation_m.astype(np.float32)[:, None]
+    return turned
+
+
+def _pixels(
+    x_m: NDArray[np.float32], y_m: NDArray[np.float32], z_m: NDArray[np.float32], intrinsics: Intrinsics
+) -> tuple[FloatArray, FloatArray]:
+    """Nearest column and row of points (M,); what lies behind the camera gets -1."""
     if intrinsics.is_distorted:
-        column, row = np.nan_to_num(intrinsics.project(points_cam), nan=-1.0).T
+        column, row = np.nan_to_num(intrinsics.project(np.stack((x_m, y_m, z_m), axis=1)), nan=-1.0).T
         return np.rint(column), np.rint(row)
-    x, y, z = cv2.split(points_cam.reshape(-1, 1, 3))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inverse = np.float32(1) / z.ravel()
-        column = np.rint(x.ravel() * (inverse * np.float32(intrinsics.fx_px)) + np.float32(intrinsics.cx_px))
-        row = np.rint(y.ravel() * (inverse * np.float32(intrinsics.fy_px)) + np.float32(intrinsics.cy_px))
-    return column, row
+    is_behind = not z_m.min(initial=1.0) > 0
+    inverse = np.float32(1) / (np.where(z_m > 0, z_m, np.float32(1)) if is_behind else z_m)
+    column = x_m * (inverse * np.float32(intrinsics.fx_px))
+    column += np.float32(intrinsics.cx_px)
+    row = y_m * (inverse * np.float32(intrinsics.fy_px))
+    row += np.float32(intrinsics.cy_px)
+    if is_behind:
+        column[z_m <= 0] = row[z_m <= 0] = -1
+    return np.rint(column, out=column), np.rint(row, out=row)

@@ -112,10 +112,10 @@ class BlockPool:
 
     Attributes:
         box: what it covers.
-        values: (capacity * 512, C) float32, one row per voxel.
+        values: (C, capacity * 512) float32, one column per voxel: each kind of number lies together.
         seen: (capacity * 512,) uint16, frames that measured the surface near the voxel.
         free: (capacity * 512,) uint16, frames that saw through the voxel.
-        used: blocks handed out; their rows come first.
+        used: blocks handed out; their voxels come first.
 
     Args:
         box: what to cover.
@@ -132,7 +132,7 @@ class BlockPool:
         self._limit_bytes = limit_bytes
         self._capacity = _capacity(box, cameras, limit_bytes)
         rows = self._capacity * BLOCK_VOXELS
-        self.values = np.zeros((rows, SHARED_COLUMNS + CAMERA_COLUMNS * cameras), np.float32)
+        self.values = np.zeros((SHARED_COLUMNS + CAMERA_COLUMNS * cameras, rows), np.float32)
         self.seen, self.free = np.zeros(rows, np.uint16), np.zeros(rows, np.uint16)
         self._slot_of = np.full(box.blocks, -1, np.int32)
         self._block_of = np.zeros(self._capacity, np.int32)
@@ -145,7 +145,7 @@ class BlockPool:
 
     @property
     def _cameras(self) -> int:
-        return (self.values.shape[1] - SHARED_COLUMNS) // CAMERA_COLUMNS
+        return (len(self.values) - SHARED_COLUMNS) // CAMERA_COLUMNS
 
     def touched(self, points_part: FloatArray) -> NDArray[np.int32]:
         """Numbers in the table, ascending, of the blocks that points (N, 3) lie in; outside the box there are none."""
@@ -185,10 +185,10 @@ class BlockPool:
         return (self.box.lower_m + (corners + 0.5) * BLOCK * self.box.voxel_m).astype(np.float32)
 
     def centres(self, slots: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Centres of all voxels of some blocks, (B, 512, 3) metres, x slowest and z fastest within a block."""
+        """Centres of all voxels of some blocks, (3, B * 512) metres, x slowest and z fastest within a block."""
         first_m = self.box.lower_m + (self.corners(slots) * BLOCK + 0.5) * self.box.voxel_m
-        own_m = np.indices((BLOCK,) * 3, np.float32).reshape(3, -1).T * np.float32(self.box.voxel_m)
-        return np.asarray(first_m.astype(np.float32)[:, None, :] + own_m, dtype=np.float32)
+        own_m = np.indices((BLOCK,) * 3, np.float32).reshape(3, 1, -1) * np.float32(self.box.voxel_m)
+        return np.asarray(first_m.T.astype(np.float32)[:, :, None] + own_m, dtype=np.float32).reshape(3, -1)
 
     def corners(self, slots: NDArray[np.int32]) -> NDArray[np.intp]:
         """Places of blocks in the table, (B, 3), counted in blocks."""

@@ -88,15 +88,15 @@ def voxel_sigmas_m(field: Tsdf, rows: NDArray[np.intp]) -> tuple[NDArray[np.floa
     kappa says how the n distances scatter against their weights: `sum w (d - D)²` has the expectation n - 1. It is
     pooled with the model's 1 as in `temporal.frame_sigma_m`: `kappa = (nu_0 + sum w (d - D)²) / (nu_0 + n - 1)`.
     """
-    values = field.pool.values.take(rows, axis=0)
+    values = field.pool.values.take(rows, axis=1)
     weight = np.maximum(field.weight(values), np.float32(1e-30))
     own_freedom = np.maximum(field.pool.seen[rows].astype(np.float32) - 1, 0)
     model_freedom = np.float32(MODEL_DEGREES_OF_FREEDOM)
-    kappa = (model_freedom + values[:, SCATTER]) / (model_freedom + own_freedom)
-    looks = values[:, LASTING] + np.square(field.per_camera(values, LOOK_OF)).sum(axis=1)
-    shared = np.square(field.per_camera(values, SHARED_OF)).sum(axis=1)
-    random_sigma_m = np.sqrt(kappa * values[:, NOISE] + looks) / weight
-    motion = values[:, MOTION] + np.square(values[:, MOTION_NOW])
+    kappa = (model_freedom + values[SCATTER]) / (model_freedom + own_freedom)
+    looks = values[LASTING] + np.square(field.per_camera(values, LOOK_OF)).sum(axis=0)
+    shared = np.square(field.per_camera(values, SHARED_OF)).sum(axis=0)
+    random_sigma_m = np.sqrt(kappa * values[NOISE] + looks) / weight
+    motion = values[MOTION] + np.square(values[MOTION_NOW])
     return random_sigma_m, np.sqrt(motion + shared) / weight
 
 
@@ -111,21 +111,21 @@ def surface_of(field: Tsdf, least_frames: int = 1) -> SurfacePoints:
     rows, is_known = _neighbourhood(field, least_frames)
     found = [_crossings(field, rows, is_known, axis) for axis in range(3)]
     edges = _Edges(*(np.concatenate([getattr(part, f.name) for part in found]) for f in fields(_Edges)))
-    one, other = (field.pool.values.take(ends, axis=0) for ends in (edges.first, edges.second))
-    t = edges.share[:, None].astype(np.float32)
-    normals = (1 - t) * one[:, NORMAL] + t * other[:, NORMAL]
-    normals /= np.sqrt(np.einsum("ij,ij->i", normals, normals))[:, None]
+    one, other = (field.pool.values.take(ends, axis=1) for ends in (edges.first, edges.second))
+    t = edges.share.astype(np.float32)
+    normals = (1 - t) * one[NORMAL] + t * other[NORMAL]
+    normals /= np.sqrt(np.einsum("ij,ij->j", normals, normals))
     ends = zip(voxel_sigmas_m(field, edges.first), voxel_sigmas_m(field, edges.second), strict=True)
-    random_sigma_m, systematic_sigma_m = (np.asarray((1 - t[:, 0]) * a + t[:, 0] * b, np.float32) for a, b in ends)
+    random_sigma_m, systematic_sigma_m = (np.asarray((1 - t) * a + t * b, np.float32) for a, b in ends)
     weights = (1 - t) * field.per_camera(one, WEIGHT_OF) + t * field.per_camera(other, WEIGHT_OF)
     voxels = edges.voxel + 0.5
     voxels[np.arange(len(voxels)), edges.axis] += edges.share
     return SurfacePoints(
         points_part=field.box.lower_m + voxels * field.box.voxel_m,
-        normals_part=normals,
+        normals_part=np.ascontiguousarray(normals.T),
         random_sigma_m=random_sigma_m,
         systematic_sigma_m=systematic_sigma_m,
-        share=weights / np.maximum(weights.sum(axis=1, keepdims=True), np.float32(1e-30)),
+        share=np.ascontiguousarray((weights / np.maximum(weights.sum(axis=0), np.float32(1e-30))).T),
         frames=np.minimum(field.pool.seen[edges.first], field.pool.seen[edges.second]).astype(np.intp),
     )
 
@@ -153,7 +153,7 @@ def mesh_of(field: Tsdf, least_frames: int = 1) -> SurfaceMesh:
     blocks = field.pool.corners(np.arange(used, dtype=np.int32)).astype(np.int32)
     places, _ = grid.hashmap().activate(core.Tensor(np.ascontiguousarray(blocks)))
     slot = places.numpy()
-    for name, column in (("tsdf", field.pool.values[swapped, MEAN]), ("weight", known.astype(np.float32))):
+    for name, column in (("tsdf", field.pool.values[MEAN][swapped]), ("weight", known.astype(np.float32))):
         attribute = grid.attribute(name).numpy()
         attribute[slot] = column.reshape(used, BLOCK, BLOCK, BLOCK, 1)
     mesh = grid.extract_triangle_mesh(weight_threshold=0.5)
@@ -204,14 +204,14 @@ def _crossings(field: Tsdf, rows: NDArray[np.intp], is_known: NDArray[np.bool_],
     far = tuple(slice(1, None) if place == axis + 1 else part for place, part in enumerate(near))
     both = np.flatnonzero(is_known[near] & is_known[far])
     first, second = rows[near].reshape(-1)[both], rows[far].reshape(-1)[both]
-    start, end = (field.pool.values[ends, MEAN].astype(np.float64) for ends in (first, second))
+    start, end = (field.pool.values[MEAN].take(ends).astype(np.float64) for ends in (first, second))
     crossed = np.flatnonzero((start > 0) != (end > 0))
     both, first, second, start, end = both[crossed], first[crossed], second[crossed], start[crossed], end[crossed]
-    normal = field.pool.values[first, NORMAL] + field.pool.values[second, NORMAL]
-    length = np.sqrt(np.einsum("ij,ij->i", normal, normal))
-    rise = (end - start) * np.sign(normal[:, axis])
-    is_surface = rise >= STEEPEST * field.box.voxel_m * np.abs(normal[:, axis]) / np.maximum(length, 1e-30)
-    kept = np.flatnonzero((np.argmax(np.abs(normal), axis=1) == axis) & is_surface)
+    normal = field.pool.values[NORMAL].take(first, axis=1) + field.pool.values[NORMAL].take(second, axis=1)
+    length = np.sqrt(np.einsum("ij,ij->j", normal, normal))
+    rise = (end - start) * np.sign(normal[axis])
+    is_surface = rise >= STEEPEST * field.box.voxel_m * np.abs(normal[axis]) / np.maximum(length, 1e-30)
+    kept = np.flatnonzero((np.argmax(np.abs(normal), axis=0) == axis) & is_surface)
     block, *cell = np.unravel_index(both[kept], (field.pool.used, BLOCK, BLOCK, BLOCK))
     corner = field.pool.corners(block.astype(np.int32)) * BLOCK
     return _Edges(

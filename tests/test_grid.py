@@ -175,8 +175,8 @@ def test_a_crease_blurs_no_farther_than_the_small_window() -> None:
 @pytest.mark.parametrize("intrinsics", [PINHOLE, WIDE], ids=["pinhole", "distorted"])
 def test_a_few_pixels_get_the_normals_that_the_whole_image_has(intrinsics: Intrinsics) -> None:
     rng = np.random.default_rng(4)
-    depth_m = plane_depth(intrinsics, tilted(0.4, 1.0), 0.4) + rng.normal(0, 5e-4, (HEIGHT_PX, WIDTH_PX))
-    depth_m = depth_m.astype(np.float32)
+    depth_m = plane_depth(intrinsics, tilted(0.4, 1.0), 0.4)
+    depth_m += rng.normal(0, 5e-4, depth_m.shape).astype(np.float32)
     usable, sigma_m = rng.random(depth_m.shape) > 0.005, np.full_like(depth_m, 5e-4)
     wanted = np.zeros_like(usable)
     wanted[22:31, 35:52] = True

@@ -160,13 +160,13 @@ def test_shaken_poses_are_refined_on_the_surface() -> None:
         assert not any("farther" in words for words in fused.warnings)
         pool = fused.field.pool
         often = np.flatnonzero(pool.seen >= 12)
-        scatters.append(float(np.median(pool.values[often, SCATTER] * weight_of(fused, often))))
+        scatters.append(float(np.median(pool.values[SCATTER, often] * weight_of(fused, often))))
     assert scatters[1] < 0.3 * scatters[0]
 
 
 def weight_of(fused: FusedMotion, rows: NDArray[np.intp]) -> NDArray[np.float64]:
     """What makes `sum w (d - D)²` the variance of the distances in mm²."""
-    weight = fused.field.weight(fused.field.pool.values.take(rows, axis=0)).astype(np.float64)
+    weight = fused.field.weight(fused.field.pool.values.take(rows, axis=1)).astype(np.float64)
     return np.asarray(1e6 / weight, dtype=np.float64)
 
 

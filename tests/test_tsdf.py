@@ -142,7 +142,7 @@ def test_blocks_give_what_a_plain_loop_over_all_voxels_gives() -> None:
     assert (field.pool.seen[rows[close]] == count[close]).mean() > 0.995
     np.testing.assert_array_equal(field.pool.free[rows[close]] > 0, free[close] > 0)
     agree = np.flatnonzero(same)
-    apart_m = np.abs(field.pool.values[rows[held][agree], MEAN] - mean[held][agree])
+    apart_m = np.abs(field.pool.values[MEAN, rows[held][agree]] - mean[held][agree])
     assert np.mean(apart_m < 2e-6) > 0.99
     assert apart_m.max() < 8 * SIGMA_M
 
@@ -246,7 +246,7 @@ def test_stated_variances_are_those_of_draws() -> None:
                 points.astype(np.float32),
             )
         row = field.pool.rows_of_voxels(np.array([2, 2, 4]))
-        found.append(field.pool.values[row, MEAN] - 0.5e-3)
+        found.append(field.pool.values[MEAN, row] - 0.5e-3)
         random_sigma_m, systematic_sigma_m = voxel_sigmas_m(field, np.array([row]))
         stated += np.square([random_sigma_m[0], systematic_sigma_m[0]]) / draws
     assert base.planes.shape[1] == 9
