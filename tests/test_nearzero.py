@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from gaugedscan import face, scan_of
 from numpy.typing import NDArray
 from stagedpart import plate_camera
 
@@ -14,7 +15,7 @@ from depthcell.fusion.budget import uncertainty_budget
 from depthcell.fusion.influence import Influence
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.scan import Scan
-from depthcell.inspect.gauges.nearzero import NEAR_ZERO, near_zero_u
+from depthcell.inspect.gauges.nearzero import NEAR_ZERO, joint_covariance, near_zero_u, noise_covariance
 
 SIGMA_M, SIDE = 1e-4, 8
 
@@ -84,3 +85,19 @@ def test_far_from_zero_nothing_is_added(scan: Scan) -> None:
     assert near_zero_u(5 * SIGMA_M, across[0], [across], scan) == ()
     small = near_zero_u(2.3 * SIGMA_M / np.sqrt(32), across[0], [across], scan)
     assert [name for name, _ in small] == [NEAR_ZERO]
+
+
+def test_the_joint_covariance_is_that_of_the_budgets_of_sums() -> None:
+    """The slow twin: each variance by a budget of its own."""
+    whole = scan_of([face((0, 0, 4), (0, 0, 1), (20, 20))])
+    rng, count = np.random.default_rng(3), len(whole.cloud)
+    chosen = [np.sort(rng.choice(count, 40, replace=False)) for _ in range(3)]
+    influences = [Influence(points, rng.normal(size=40), rng.normal(size=6)) for points in chosen]
+    covariance = joint_covariance(influences, whole) + noise_covariance(influences, whole)
+    variance = [uncertainty_budget(influence, whole).u ** 2 for influence in influences]
+    assert np.diag(covariance) == pytest.approx(variance)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        together = uncertainty_budget(influences[i] + influences[j], whole).u ** 2
+        apart = (together - variance[i] - variance[j]) / 2
+        assert covariance[i, j] == pytest.approx(apart, abs=1e-9 * max(variance))
+    assert joint_covariance(influences, whole)[0, 0] > 0

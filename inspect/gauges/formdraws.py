@@ -19,6 +19,11 @@ SIZES = 60
 """Sizes of the form that are tried, from far below the noise to far above what was measured."""
 SMOOTHNESS = (0.12, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Lengths over which the form is alike, in root mean square distances between the cells."""
+SCALES = 2.0
+"""The smaller, the more lengths a form has at once: with a single one, intervals of large faces were too narrow."""
+ROWS_APART = 0.25
+"""Root mean square distance of the cells from their middle along an axis, in cells' sides, below which they are one row
+across it: two rows have 0.5."""
 FEWEST_OVER = 5
 """So many cells more than motions are needed."""
 SEED = 20260105
@@ -42,9 +47,12 @@ class Form:
         """Bayes' rule on cells `m = B c + f + e`.
 
         B is the constant and the motions, any c as likely as another; f normal with covariance `t² K_l`, K_l being
-        `exp(-(d / l)²)`; e the cells' noise. Sizes t are as likely beforehand as each other (Gelman, Bayesian Analysis
-        1 (2006) 515, section 3), lengths l those of `SMOOTHNESS`. Given both, f is drawn by Matheron's rule: a draw of
-        form and noise from before, moved by what it lacks to the cells as measured.
+        `(1 + (d / l)² / a)^-a` with a = `SCALES`, a mixture of `exp(-(d / l')²)` over many lengths l' (Rasmussen and
+        Williams, Gaussian Processes for Machine Learning, 2006, 4.2.1); e the cells' noise. Sizes t are as likely
+        beforehand as each other (Gelman, Bayesian Analysis 1 (2006) 515, section 3), lengths l those of `SMOOTHNESS`.
+        Given both, f is drawn by Matheron's rule: a draw of form and noise from before, moved by what it lacks to the
+        cells as measured. Across a strip or a ring that is no wider than a cell nothing tells of the form, and none is
+        drawn.
 
         Args:
             cells: as pooled.
@@ -60,7 +68,8 @@ class Form:
             raise DepthcellError(why, Reason.NOT_MEASURED)
         seen = _Seen.of(cells, smooth)
         sizes_m = seen.sizes_m
-        kernels = [_Kernel.of(length, cells, np.vstack((cells.places, places)), seen) for length in SMOOTHNESS]
+        everywhere = np.vstack((cells.places, places)) @ _told_apart(cells)
+        kernels = [_Kernel.of(length, everywhere, seen) for length in SMOOTHNESS]
         logs = np.array([[kernel.log_likelihood(size, seen) for size in sizes_m] for kernel in kernels])
         chance = (np.exp(logs - logs.max()) * sizes_m).ravel()
         rng = np.random.default_rng(SEED)
@@ -121,13 +130,13 @@ class _Kernel:
     vectors: NDArray[np.float64]
 
     @classmethod
-    def of(cls, length: float, cells: Cells, everywhere: NDArray[np.float64], seen: _Seen) -> "_Kernel":
-        spread_m2 = 2 * float(np.var(cells.places, axis=0).sum())
+    def of(cls, length: float, everywhere: NDArray[np.float64], seen: _Seen) -> "_Kernel":
+        count = len(seen.cells.lift_m)
+        spread_m2 = 2 * float(np.var(everywhere[:count], axis=0).sum())
         local = everywhere - everywhere.mean(axis=0)
         square = np.square(local).sum(axis=1)
         apart2 = np.maximum(square[:, None] + square[None] - 2 * local @ local.T, 0)
-        covariance = np.exp(-apart2 / (length**2 * spread_m2))
-        count = len(cells.lift_m)
+        covariance = (1 + apart2 / (SCALES * length**2 * spread_m2)) ** -SCALES
         left = seen.basis.T @ covariance[:count, :count] @ seen.basis
         scale = len(left) / float(np.trace(left))
         values, vectors = np.linalg.eigh(_forward(seen.factor, _forward(seen.factor, left * scale).T))
@@ -153,6 +162,14 @@ class _Kernel:
         moved = before + np.square(sizes_m)[:, None] * (weights @ self.everywhere[:count])
         left = cells.lift_m - moved[:, :count] - (noise + weights @ cells.covariance)
         return moved[:, count:], left @ np.linalg.pinv(seen.smooth)
+
+
+def _told_apart(cells: Cells) -> NDArray[np.float64]:
+    """(3, A) axes along which there is more than one row of cells; at least one."""
+    values, axes = np.linalg.eigh(np.cov(cells.places.T, bias=True))
+    several = values > (ROWS_APART * cells.side_m) ** 2
+    several[-1] = True
+    return np.asarray(axes[:, several], dtype=np.float64)
 
 
 def _forward(factor: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:

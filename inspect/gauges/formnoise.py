@@ -12,6 +12,7 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import chdtrc
 
 from depthcell.calib.cell import Cell
 from depthcell.fusion.budget import calibration_lifts
@@ -21,11 +22,16 @@ from depthcell.inspect.gauges.formdraws import Form
 from depthcell.inspect.gauges.zone import Width, farthest, narrowest, peak_to_valley
 
 LAWSON_STEPS = 60
+SEED = 20261125
 THINNED, SHOWN = 4000, 260
 """Of so many points taken evenly, so many spread ones show the form."""
 DIRECTIONS = np.stack(np.meshgrid(*[(-1.0, 0.0, 1.0)] * 3), axis=-1).reshape(-1, 3)
+REACHED = 0.85
+"""Sides of a cell from its middle within which it tells of the form; points of a cell lie within 0.7 of it."""
 NEEDED_EVIDENCE = 2.0
-"""Below, there may be no form at all, and the interval reaches down to zero."""
+"""Below, there may be no form at all."""
+NEEDED_OFF = 0.05
+"""Chance of as large an offset or lean by errors alone, above which there may be none."""
 
 
 class ZoneCriterion(StrEnum):
@@ -66,8 +72,10 @@ class ZoneEstimate:
 
     Attributes:
         value_m: the width.
-        noise_u_m: its standard uncertainty from noise, calibration's bending included; `value_m - 2 noise_u_m` up to
-            `value_m + 2 noise_u_m`, from zero where that is less, holds the width in about 95 of 100 cases.
+        noise_u_m: its standard uncertainty from noise, calibration's bending included.
+        least_u_m: what its whole standard uncertainty must be at least: the spread of the draws where what calibration,
+            datums and pose do along the held motions is drawn as well, and half of the value where there may be no form
+            and no motion at all, so that `value_m - 2 least_u_m` is zero.
         bias_m: what noise had added to the width of the pooled points.
         gradient: (K,) change of the width per metre that each of the points is lifted, where all are lifted together
             along the motions; what lifts neighbours otherwise is in `noise_u_m`.
@@ -77,6 +85,7 @@ class ZoneEstimate:
 
     value_m: float
     noise_u_m: float
+    least_u_m: float
     bias_m: float
     gradient: NDArray[np.float64]
     side_m: float
@@ -84,13 +93,18 @@ class ZoneEstimate:
 
 
 def estimate_zone(
-    zone: MeasuredZone, motions: NDArray[np.float64], criterion: ZoneCriterion, kept: NDArray[np.float64]
+    zone: MeasuredZone,
+    motions: NDArray[np.float64],
+    criterion: ZoneCriterion,
+    kept: NDArray[np.float64],
+    shifts: NDArray[np.float64] | None = None,
 ) -> ZoneEstimate:
     """Width of the zone about points, and its uncertainty from noise and from what calibration does to form.
 
     Calibration lifts cameras against each other and bends what each sees, which looks like form and widens a zone as
     noise does: so it counts as noise between cells, with its covariance by `budget.calibration_lifts`. What it does
-    along the motions it does to datums and pose too; that part is left to the gradient.
+    along the motions it does to datums and pose too; that part is left to the gradient, and where it is not small
+    against the width, to `shifts`.
 
     Args:
         zone: the points.
@@ -101,6 +115,8 @@ def estimate_zone(
         kept: (M, K) the same for motions that are held though the surface as a whole may well be off along them, such
             as leans against a datum; (0, K) without. They are taken as measured, without leaning on the form's
             smoothness.
+        shifts: (1 + M, 1 + M) covariance of a change of all residuals alike and along `kept`, from what is not noise of
+            the points: calibration, datums, pose; None where there is none.
 
     Raises:
         DepthcellError: (`NOT_MEASURED`) too few points to tell form from noise.
@@ -110,24 +126,61 @@ def estimate_zone(
     feet = zone.cloud.points_cell[zone.points] - lift_m[:, None] * zone.normals_cell
     cells = pooled(zone.cloud, zone.points, feet, zone.residual_m, told)
     cells = replace(cells, covariance=cells.covariance + _bending(zone, cells))
-    shown = _spread(feet)
+    shown = _spread(feet, np.linalg.norm(feet - cells.places[cells.cell], axis=1) <= REACHED * cells.side_m)
     form = Form.seen(cells, feet[shown], told[:, shown])
     free = motions[:, shown]
     widths_m = zone_widths(form.lifts_m, free, criterion)
     width = _width(form.lifts_m.mean(axis=0), free, criterion)
-    u_m = float(np.hypot(widths_m.std(), widths_m.mean() - width.width_m))
-    if form.evidence < NEEDED_EVIDENCE:
-        u_m = max(u_m, width.width_m / 2)
+    noise_u_m = _spread_of(widths_m, width.width_m)
+    least_u_m = noise_u_m
+    if shifts is not None:
+        rng = np.random.default_rng(SEED)
+        moved = _normal_draws(shifts, len(form.lifts_m), rng) @ _with_constant_as_is(kept[:, shown])
+        least_u_m = _spread_of(zone_widths(form.lifts_m + moved, free, criterion), width.width_m)
+    if form.evidence < NEEDED_EVIDENCE and not _is_off(cells, len(motions), criterion, shifts):
+        least_u_m = max(least_u_m, width.width_m / 2)
     raw_m = _width(cells.lift_m, cells.motions[: len(motions)], criterion).width_m
     along = np.linalg.qr(_with_constant(told).T)[0]
     return ZoneEstimate(
         value_m=width.width_m,
-        noise_u_m=u_m,
+        noise_u_m=noise_u_m,
+        least_u_m=least_u_m,
         bias_m=raw_m - width.width_m,
         gradient=along @ (along[shown].T @ width.gradient),
         side_m=cells.side_m,
         note=f"form of {len(cells.lift_m)} cells of {cells.side_m * 1e3:.2g} mm, their noise taken off",
     )
+
+
+def _spread_of(widths_m: NDArray[np.float64], value_m: float) -> float:
+    """Standard uncertainty of a value among draws: their spread, and by how much they are larger in the mean."""
+    return float(np.hypot(widths_m.std(), widths_m.mean() - value_m))
+
+
+def _normal_draws(covariance: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(count, S) from a normal distribution about zero."""
+    scale = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
+    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+    return np.asarray(rng.standard_normal((count, len(scale))) * np.sqrt(np.maximum(values, 0)) @ vectors.T * scale)
+
+
+def _is_off(cells: Cells, free: int, criterion: ZoneCriterion, shifts: NDArray[np.float64] | None) -> bool:
+    """Whether the surface as a whole is off along what is held, beyond noise and beyond what `shifts` explain.
+
+    By chi-square of the cells' generalised least-squares coefficients under their covariance, as if there were no form.
+    """
+    held = _with_constant_as_is(cells.motions[free:])
+    rows = np.vstack((held, cells.motions[:free]))
+    looked_at = np.arange(0 if criterion is ZoneCriterion.FARTHEST else 1, len(held))
+    if not len(looked_at):
+        return False
+    weighed = np.linalg.solve(cells.covariance, rows.T).T
+    gain = np.linalg.solve(weighed @ rows.T, weighed)
+    covariance = gain @ cells.covariance @ gain.T
+    covariance[: len(held), : len(held)] += 0.0 if shifts is None else shifts
+    off = (gain @ cells.lift_m)[looked_at]
+    square = float(off @ np.linalg.solve(covariance[np.ix_(looked_at, looked_at)], off))
+    return bool(chdtrc(len(looked_at), square) < NEEDED_OFF)
 
 
 def _bending(zone: MeasuredZone, cells: Cells) -> NDArray[np.float64]:
@@ -186,13 +239,22 @@ def _minimum_widths(lifts_m: NDArray[np.float64], free: NDArray[np.float64]) -> 
     return least
 
 
+def _with_constant_as_is(kept: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.vstack((np.ones((1, kept.shape[1])), kept))
+
+
 def _with_constant(free: NDArray[np.float64]) -> NDArray[np.float64]:
     scale = np.maximum(np.sqrt(np.mean(np.square(free), axis=1, keepdims=True)), 1e-12)
     return np.vstack((np.ones((1, free.shape[1])), free / scale))
 
 
-def _spread(places: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Points (E,) evenly spread over a surface: its outermost, then each the farthest from those before."""
+def _spread(places: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Points (E,) evenly spread over a surface: its outermost, then each the farthest from those before.
+
+    Of those that are `seen` (K,) alone: what lies beyond the cells would be a guess.
+    """
+    numbers = np.flatnonzero(seen)
+    places = places[numbers]
     axes = np.linalg.eigh(np.cov((places - places.mean(axis=0)).T))[1]
     along = places @ axes @ DIRECTIONS.T
     outermost = np.unique(along.argmax(axis=0))
@@ -203,4 +265,4 @@ def _spread(places: NDArray[np.float64]) -> NDArray[np.intp]:
     while len(chosen) < min(SHOWN, len(at)):
         chosen.append(int(np.argmax(distance)))
         distance = np.minimum(distance, np.square(at - at[chosen[-1]]).sum(axis=1))
-    return some[chosen]
+    return np.asarray(numbers[some[chosen]], dtype=np.intp)

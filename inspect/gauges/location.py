@@ -208,9 +208,12 @@ def _of_plane(section: PositionGauge, feature: Found, scan: Scan, features: Feat
     lift_m, count = nominal.distance(points_datum), len(points_datum)
     leans = np.array(across(nominal.normal)) @ (points_datum - points_datum.mean(axis=0)).T
     normals = np.broadcast_to(held.T_datum_part.inverse().rotation @ nominal.normal, points_datum.shape)
-    zoned = Zoned(scan, points, lift_m, normals, np.zeros((0, count)), ZoneCriterion.FARTHEST, np.asarray(leans))
-    facing = np.broadcast_to(nominal.normal, points_datum.shape)
-    others = held.influence(by_twist_of_points(points_datum, facing, zoned.width.gradient), scan)
+    still, facing = np.zeros((0, count)), np.broadcast_to(nominal.normal, points_datum.shape)
+
+    def others(weight: NDArray[np.float64]) -> Influence:
+        return held.influence(by_twist_of_points(points_datum, facing, weight), scan)
+
+    zoned = Zoned(scan, points, lift_m, normals, still, ZoneCriterion.FARTHEST, np.asarray(leans), others)
     shown = Drawn(feature.name, points, nominal, lift_m=lift_m)
     how = f"twice the farthest of {count} points of '{feature.name}', {held.words}"
-    return zone_reading(zoned, (shown, *held.drawn), how, others)
+    return zone_reading(zoned, (shown, *held.drawn), how)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from depthcell.fusion.association.elements import Circle, Element, Line, Plane, Sphere, across
 from depthcell.fusion.association.minimumzone import MINIMUM_ZONE
 from depthcell.fusion.association.orientedzone import zone_between_planes
+from depthcell.fusion.influence import Influence
 from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.construction import counted, direction, kind_of, middle
 from depthcell.inspect.gauges.extraction import Features, Found
@@ -98,25 +99,27 @@ def _of_face(section: OrientationGauge, feature: Found, datum: Found, wanted_rad
     else:
         motions, kept = np.zeros((0, len(points))), leans.T
     normals = np.broadcast_to(normal, points.shape)
-    zoned = Zoned(scan, used, apart @ normal, normals, motions, ZoneCriterion.MINIMUM, kept)
-    place = zoned.width.gradient @ points
+    turned_alone = section.criterion == MINIMUM_ZONE or abs(math.sin(wanted_rad)) < ALONG_DATUM
 
-    def by_normal(elements: Sequence[Element]) -> float:
+    def by_normal(elements: Sequence[Element], place: NDArray[np.float64]) -> float:
         """The zone's normal turned as the datum turns; the points on its borders stay (envelope theorem)."""
         turned = np.cross(held, direction(elements[0]))
         return float(place @ (normal + np.cross(turned, normal)))
 
-    def by_nearest(elements: Sequence[Element]) -> float:
+    def by_nearest(elements: Sequence[Element], place: NDArray[np.float64]) -> float:
         """The same where the zone's normal keeps nearest to the face's own, which then counts as well."""
         return float(place @ _nearest(direction(elements[1]), direction(elements[0]), wanted_rad))
 
-    if section.criterion == MINIMUM_ZONE or abs(math.sin(wanted_rad)) < ALONG_DATUM:
-        _, others = answered(by_normal, (datum,))
-    else:
-        _, others = answered(by_nearest, (datum, feature))
+    def others(weight: NDArray[np.float64]) -> Influence:
+        place = weight @ points
+        if turned_alone:
+            return answered(partial(by_normal, place=place), (datum,))[1]
+        return answered(partial(by_nearest, place=place), (datum, feature))[1]
+
+    zoned = Zoned(scan, used, apart @ normal, normals, motions, ZoneCriterion.MINIMUM, kept, others)
     how = f"{section.criterion} over {len(used)} points of '{feature.name}', datum {section.datum} least squares"
     drawn = (Drawn(feature.name, used, Plane(middle(feature.element), normal), lift_m=zoned.residual_m), datum.drawn)
-    return zone_reading(zoned, drawn, how, others)
+    return zone_reading(zoned, drawn, how)
 
 
 def _zone_normal(

@@ -7,9 +7,10 @@ by its alignment, a best fit to the whole reference, or by datums.
 import numpy as np
 from numpy.typing import NDArray
 
+from depthcell.fusion.influence import Influence
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.scan import Scan
-from depthcell.inspect.gauges.edges import edge_margin_m, off_edges
+from depthcell.inspect.gauges.edges import edge_margin_m, in_patches, off_edges
 from depthcell.inspect.gauges.extraction import FEWEST, Features, points_in_box, why_unseen
 from depthcell.inspect.gauges.formnoise import ZoneCriterion
 from depthcell.inspect.gauges.location import Held, by_twist_of_points
@@ -73,6 +74,7 @@ def _profile(
     if section.edge_mm != 0:
         margin_m = edge_margin_m(section.edge_mm, scan, points)
         kept &= off_edges(reference, points_datum - lift_m[:, None] * outward, outward, margin_m)
+        kept[kept] = in_patches(points_datum[kept], edge_margin_m(None, scan, points), FEWEST)
     if kept.sum() < FEWEST:
         why = (
             f"{len(points)} points in its box, {int(kept.sum())} of them facing as the reference does and off its "
@@ -82,12 +84,15 @@ def _profile(
     points, points_datum, lift_m, outward = points[kept], points_datum[kept], lift_m[kept], outward[kept]
     normals = np.asarray(held.T_datum_part.inverse().rotate(outward), dtype=np.float64)
     still, loose = np.zeros((0, len(points))), _motions(points_datum, outward)
-    zoned = Zoned(scan, points, lift_m, normals, still, ZoneCriterion.FARTHEST, loose)
-    others = held.influence(by_twist_of_points(points_datum, outward, zoned.width.gradient), scan)
+
+    def others(weight: NDArray[np.float64]) -> Influence:
+        return held.influence(by_twist_of_points(points_datum, outward, weight), scan)
+
+    zoned = Zoned(scan, points, lift_m, normals, still, ZoneCriterion.FARTHEST, loose, others)
     kind = "surface" if isinstance(section, SurfaceProfileGauge) else "section"
     words = held.words if held.datums else "best fit of the whole part"
     how = f"twice the farthest of {len(points)} points of the {kind} from the reference, {words}"
-    return zone_reading(zoned, (Drawn(kind, points, lift_m=lift_m), *held.drawn), how, others)
+    return zone_reading(zoned, (Drawn(kind, points, lift_m=lift_m), *held.drawn), how)
 
 
 def _motions(points: NDArray[np.float64], normals: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,12 +7,14 @@ those of a face at one distance. Total run-out is taken over all points at once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from depthcell.fusion.association.elements import Cylinder, Element, Plane, across
 from depthcell.fusion.association.misfit import misfit
+from depthcell.fusion.influence import Influence
 from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.construction import direction, kind_of, middle
 from depthcell.inspect.gauges.extraction import Features, Found
@@ -20,7 +22,6 @@ from depthcell.inspect.gauges.formnoise import ZoneCriterion
 from depthcell.inspect.gauges.reading import Drawn, Reading, not_measured
 from depthcell.inspect.gauges.response import answered
 from depthcell.inspect.gauges.surfacepoints import surface_of
-from depthcell.inspect.gauges.zone import narrowest
 from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading
 from depthcell.inspect.gaugesections import RunoutGauge
 
@@ -55,28 +56,28 @@ def measure_runout(section: RunoutGauge, scan: Scan, features: Features) -> Read
     if rings.count == 0:
         raise not_measured(section.name, f"no ring of {RING_M * 1e3:g} mm holds {FEWEST_IN_RING} points")
     inside = rings.widest_ring(measured)
-    weight = narrowest(measured[inside], np.zeros((0, len(inside)))).gradient
 
-    def by_datum(elements: Sequence[Element]) -> float:
-        touched = np.flatnonzero(weight)
-        away, height = _about(points[inside][touched], elements[0])
-        return float(weight[touched] @ (away if radial else height))
+    def by_datum(elements: Sequence[Element], weight: NDArray[np.float64]) -> float:
+        away, height = _about(points[inside], elements[0])
+        return float(weight @ (away if radial else height))
 
-    _, others = answered(by_datum, (datum,))
+    def others(weight: NDArray[np.float64]) -> Influence:
+        return answered(partial(by_datum, weight=weight), (datum,))[1]
+
     apart = points - axis.point
     outwards = apart - (apart @ axis.axis)[:, None] * axis.axis
     outwards /= np.maximum(np.linalg.norm(outwards, axis=1), 1e-12)[:, None]
     normals = outwards if radial else np.broadcast_to(axis.axis, points.shape)
     held = np.zeros((0, len(inside)))
     kept = _kept(section.scope, radial, points[inside], axis)
-    zoned = Zoned(scan, numbers[inside], measured[inside], normals[inside], held, ZoneCriterion.MINIMUM, kept)
+    zoned = Zoned(scan, numbers[inside], measured[inside], normals[inside], held, ZoneCriterion.MINIMUM, kept, others)
     how = (
         f"{section.scope} run-out {'across' if radial else 'along'} the axis of datum {section.datum}, "
         f"{len(points)} points of '{feature.name}'"
         + (f" in {rings.count} rings" if section.scope == "circular" else "")
     )
     shown = Drawn(feature.name, numbers, feature.element, lift_m=measured - np.median(measured))
-    return zone_reading(zoned, (shown, datum.drawn), how, others)
+    return zone_reading(zoned, (shown, datum.drawn), how)
 
 
 def _check_feature(gauge: str, feature: Found, axis: Cylinder) -> None:

@@ -1,19 +1,24 @@
 """From points in a zone to a reading: its width without what noise adds, and how it answers to points, datums, pose."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from depthcell.fusion.budget import uncertainty_budget
 from depthcell.fusion.influence import Influence
 from depthcell.fusion.noisecorrelation import noise_variance
 from depthcell.fusion.scan import Scan
 from depthcell.inspect.gauges.formnoise import MeasuredZone, ZoneCriterion, ZoneEstimate, estimate_zone
+from depthcell.inspect.gauges.nearzero import NEAR_ZERO, joint_covariance, noise_covariance
 from depthcell.inspect.gauges.reading import Drawn, Quantity, Reading
 from depthcell.inspect.gauges.surfacepoints import Excursion, excursion_of
 from depthcell.inspect.gauges.zone import Width, farthest, narrowest, peak_to_valley
+
+Others = Callable[[NDArray[np.float64]], Influence]
 
 QUIET_M = 5e-8
 """Points whose noise is below this are taken as they are: what it adds to a zone is below a micrometre."""
@@ -31,6 +36,7 @@ class Zoned:
         motions: (P, K) what a unit of each motion that the criterion may use adds to the residuals.
         criterion: what the width is.
         kept: (M, K) the same of motions that are held, along which the surface as a whole may well be off.
+        others: what else moves a sum of the residuals with weights (K,): datums, and the pose; None where nothing does.
     """
 
     scan: Scan
@@ -40,11 +46,13 @@ class Zoned:
     motions: NDArray[np.float64]
     criterion: ZoneCriterion
     kept: NDArray[np.float64] | None = None
+    others: Others | None = None
 
     def without(self, points: NDArray[np.intp]) -> "Zoned":
         """Of the other points."""
         rest = ~np.isin(self.points, points, assume_unique=True)
         kept = None if self.kept is None else self.kept[:, rest]
+        others = None if self.others is None else partial(_of_all, others=self.others, rest=rest)
         return replace(
             self,
             points=self.points[rest],
@@ -52,6 +60,7 @@ class Zoned:
             normals=self.normals[rest],
             motions=self.motions[:, rest],
             kept=kept,
+            others=others,
         )
 
     @cached_property
@@ -64,7 +73,21 @@ class Zoned:
             self.scan.cloud, self.scan.cell, self.points, self.residual_m, np.asarray(normals_cell, dtype=np.float64)
         )
         kept = np.zeros((0, len(self.points))) if self.kept is None else self.kept
-        return estimate_zone(zone, self.motions, self.criterion, kept)
+        return estimate_zone(zone, self.motions, self.criterion, kept, self._shifts(kept))
+
+    def _shifts(self, kept: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """(1 + M, 1 + M) covariance of a change of all residuals alike and along `kept`, without the points' noise."""
+        if self.others is None:
+            return None
+        gains = np.linalg.pinv(np.vstack((np.ones((1, len(self.points))), kept)).T)
+        others = [self.others(gain) for gain in gains]
+        whole = [self.by_points(gain) + other for gain, other in zip(gains, others, strict=True)]
+        return joint_covariance(whole, self.scan) + noise_covariance(others, self.scan)
+
+    def by_points(self, gradient: NDArray[np.float64]) -> Influence:
+        """Of a sum of the residuals with weights (K,), by the points alone."""
+        cosine = np.einsum("ij,ij->i", self.scan.normals_part[self.points], self.normals)
+        return Influence.of(self.points, gradient * cosine)
 
     @cached_property
     def width(self) -> Width:
@@ -80,44 +103,49 @@ class Zoned:
                 return farthest(self.residual_m)
 
 
-def zone_reading(zoned: Zoned, drawn: tuple[Drawn, ...], how: str, others: Influence | None = None) -> Reading:
+def _of_all(weights: NDArray[np.float64], others: Others, rest: NDArray[np.bool_]) -> Influence:
+    """Of weights of the rest alone."""
+    whole = np.zeros(len(rest))
+    whole[rest] = weights
+    return others(whole)
+
+
+def zone_reading(zoned: Zoned, drawn: tuple[Drawn, ...], how: str) -> Reading:
     """The width of a zone as a reading.
 
     Calibration and pose act by what touches the zone. Noise does not act to first order: it widens. Its part
     comes from `formnoise`, where it is more than `QUIET_M`; that of datums, which are means over many points, is first
-    order and stands beside it. What stands out of the form in a place smaller than the cells that noise is averaged
-    over is taken apart, and widens the zone as far as it reaches.
+    order and stands beside it. Where all this is not small against the width, the first order says too little, and a
+    row more makes up for it (`ZoneEstimate.least_u_m`). What stands out of the form in a place smaller than the cells
+    that noise is averaged over is taken apart, and widens the zone as far as it reaches.
 
     Args:
         zoned: the points and how their zone is measured.
         drawn: what to show.
         how: the criterion and the features, in words.
-        others: what else moves the residuals: datums, and the pose.
     """
-    others = others or Influence.none()
     if zoned.found is None:
-        return Reading(zoned.width.width_m, Quantity.LENGTH, _influence(zoned) + others, drawn, how)
+        return Reading(zoned.width.width_m, Quantity.LENGTH, _influence(zoned), drawn, how)
     scan = zoned.scan
     standing_out = excursion_of(scan, zoned.points, zoned.residual_m, zoned.motions)
     form = zoned if standing_out is None else zoned.without(standing_out.points)
     if form.found is None:
         raise ValueError("zone_reading: a form without noise beside points with noise")
+    influence, noise_u = _influence(form), form.found.noise_u_m
+    others = form.others(form.width.gradient) if form.others is not None else Influence.none()
     held_u = math.sqrt(noise_variance(scan.cloud, scan.cell, others.points, others.gradient))
-    reading = Reading(
-        form.width.width_m,
-        Quantity.LENGTH,
-        _influence(form) + others,
-        drawn,
-        f"{how}; {form.found.note}",
-        noise_u=form.found.noise_u_m,
-        extra_u=(("noise of the datums", held_u),) if len(others.points) else (),
-    )
+    extra: tuple[tuple[str, float], ...] = (("noise of the datums", held_u),) if len(others.points) else ()
+    lacking = form.found.least_u_m**2 - uncertainty_budget(influence, scan, noise_u, extra).u ** 2
+    if lacking > 0:
+        extra = (*extra, (NEAR_ZERO, math.sqrt(lacking)))
+    how = f"{how}; {form.found.note}"
+    reading = Reading(form.width.width_m, Quantity.LENGTH, influence, drawn, how, noise_u=noise_u, extra_u=extra)
     return reading if standing_out is None else _widened(reading, standing_out, zoned)
 
 
 def _influence(zoned: Zoned) -> Influence:
-    cosine = np.einsum("ij,ij->i", zoned.scan.normals_part[zoned.points], zoned.normals)
-    return Influence.of(zoned.points, zoned.width.gradient * cosine)
+    own = zoned.by_points(zoned.width.gradient)
+    return own if zoned.others is None else own + zoned.others(zoned.width.gradient)
 
 
 def _widened(reading: Reading, standing_out: Excursion, zoned: Zoned) -> Reading:
