@@ -50,7 +50,7 @@ from depthcell.inspect.simulated_scan import ScanConditions, drawn_cell, scan_cl
 
 BAND = (0.93, 0.97)
 SEED = 11
-LARGEST_FORM_M = 4e-4
+PERFECT_EVERY, LARGEST_FORM_M = 3, 4e-4
 EXACT_M = 1e-9
 KEPT = RESULTS / "gauge_coverage.jsonl"
 ZONES = {
@@ -98,24 +98,26 @@ class Bench:
     def simulated(self, number: int) -> dict[str, Any]:
         """One part by `simulated_scan`, every gauge against the truth at its points."""
         rng = np.random.default_rng([SEED, number])
-        mesh = self.station.part.mesh if number % 3 == 0 else formed(self.station.part.mesh, rng)
+        perfect = number % PERFECT_EVERY == 0
+        mesh = self.station.part.mesh if perfect else formed(self.station.part.mesh, rng)
         pose = self.nominal.perturbed(np.concatenate((rng.normal(0, 4e-3, 3), rng.normal(0, 4e-4, 3))))
         conditions = ScanConditions(self.cell, self.region, self.plan.frames)
         cloud = scan_cloud(mesh, pose, drawn_cell(self.cell, rng), conditions, rng)
-        return {"number": number, "source": "scan", "gauges": self.gauged(cloud, mesh, pose)}
+        return {"number": number, "source": "scan", "perfect": perfect, "gauges": self.gauged(cloud, mesh, pose)}
 
     def recorded(self, number: int) -> dict[str, Any]:
         """One part by the simulator's recordings."""
         with tempfile.TemporaryDirectory() as folder:
             task = PartTask(Stream.LINE, number, Path(folder) / f"part_{number:04d}")
             truth = simulate_part(self.plan, task)
-            frames = PartAccumulator(self.cell, FusionSettings(region=self.region))
+            frames = PartAccumulator(self.cell, FusionSettings(region=self.region, with_color=False))
             for frameset in find_parts(Path(folder))[0].framesets(tuple(self.cell.cameras)):
                 frames.add(frameset)
         pose = truth.T_cell_part.transform("cell", "part")
         mesh = self.station.part.mesh
         scaled = mesh.with_vertices(mesh.vertices_m * np.array(truth.size_scale))
-        return {"number": number, "source": "recording", "gauges": self.gauged(frames.fuse().cloud, scaled, pose)}
+        gauges = self.gauged(frames.fuse().cloud, scaled, pose)
+        return {"number": number, "source": "recording", "perfect": True, "gauges": gauges}
 
     def gauged(self, cloud: PartCloud, mesh: PartMesh, pose: RigidTransform) -> dict[str, Any]:
         """Each gauge by name: error, standard uncertainty, its rows, and the truth; SI units."""
@@ -201,7 +203,7 @@ def add_rows(report: Report, parts: list[dict[str, Any]], what: str) -> None:
     seconds = timing_of([part["seconds"] for part in parts])
     for kind, members in kinds.items():
         for chosen in [[name] for name in members] + ([members] if len(members) > 1 else []):
-            got = [part["gauges"][name] for part in parts for name in chosen]
+            got = [part["gauges"][name] | {"perfect": part["perfect"]} for part in parts for name in chosen]
             done = [one for one in got if "held" in one]
             if not done:
                 continue
@@ -220,6 +222,8 @@ def add_rows(report: Report, parts: list[dict[str, Any]], what: str) -> None:
                 n=count,
                 held=round(held / count, 4),
                 held_interval=(round(low, 4), round(high, 4)),
+                held_perfect=share_held(done, perfect=True),
+                held_formed=share_held(done, perfect=False),
                 unit=unit,
                 rms_error=round(root["error"], 5),
                 mean_error=round(factor * float(np.mean([one["error"] for one in done])), 5),
@@ -227,6 +231,12 @@ def add_rows(report: Report, parts: list[dict[str, Any]], what: str) -> None:
                 rows={source: round(factor * float(u), 5) for source, u in rows.items()},
                 refused=len(got) - count,
             )
+
+
+def share_held(done: list[dict[str, Any]], *, perfect: bool) -> tuple[float, int] | None:
+    """Of the perfect parts, or of the others, the share of intervals that hold, and how many there are."""
+    held = [one["held"] for one in done if one["perfect"] == perfect]
+    return (round(float(np.mean(held)), 4), len(held)) if held else None
 
 
 def main() -> None:
