@@ -183,6 +183,7 @@ class MotionAccumulator:
 
     def _instants(self, frameset: FrameSet) -> Iterator[_Instant]:
         numbers = {serial: number for number, serial in enumerate(self._cell.cameras)}
+        poses: dict[int, PartPose] = {}
         for serial, frame in frameset.frames.items():
             camera = self._cell.camera(serial)
             if frame.depth is None:
@@ -190,8 +191,10 @@ class MotionAccumulator:
                 continue
             self._count.frames += 1
             self._count.serials.add(serial)
-            pose = self._track.part_pose(instant_ns(frameset, frame), self._T_cell_reference)
-            yield _Instant(frame, numbers[serial], camera, pose)
+            taken_ns = instant_ns(frameset, frame)
+            if taken_ns not in poses:
+                poses[taken_ns] = self._track.part_pose(taken_ns, self._T_cell_reference)
+            yield _Instant(frame, numbers[serial], camera, poses[taken_ns])
 
     def _view(self, instant: _Instant) -> View | None:
         """What the frame shows of the part; None where the box is out of its sight."""

@@ -135,7 +135,7 @@ class Tsdf:
     def _add_to(self, slots: NDArray[np.int32], sight: Sight, image: "_PlaneImage") -> int:
         """Take one frame into some blocks; how many voxels it gave a distance to."""
         centres = self.pool.centres(slots)
-        plane = image.seen_from(*_mapped(sight.T_cam_part, centres))
+        plane = image.seen_from(*self.pool.centres(slots, sight.T_cam_part))
         distance_m = image.distance_m(plane, *centres)
         self.pool.free.reshape(-1, BLOCK_VOXELS)[slots] += (distance_m > self.truncation_m).reshape(-1, BLOCK_VOXELS)
         near = np.flatnonzero(np.abs(distance_m) <= self.truncation_m)
@@ -253,13 +253,6 @@ class _PlaneImage:
             distance_m += product
         distance_m -= self.offsets.take(plane)
         return np.asarray(distance_m, dtype=np.float32)
-
-
-def _mapped(T_target_source: RigidTransform, points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Points (3, M) in another frame."""
-    turned = T_target_source.rotation.astype(np.float32) @ points
-    turned += T_target_source.translation_m.astype(np.float32)[:, None]
-    return turned
 
 
 def _pixels(

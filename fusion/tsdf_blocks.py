@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depthcell.acquisition.transform import FloatArray
+from depthcell.acquisition.transform import FloatArray, RigidTransform
 from depthcell.errors import DepthcellError
 
 BLOCK = 8
@@ -184,11 +184,19 @@ class BlockPool:
         corners = self.corners(np.arange(self.used, dtype=np.int32))
         return (self.box.lower_m + (corners + 0.5) * BLOCK * self.box.voxel_m).astype(np.float32)
 
-    def centres(self, slots: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Centres of all voxels of some blocks, (3, B * 512) metres, x slowest and z fastest within a block."""
-        first_m = self.box.lower_m + (self.corners(slots) * BLOCK + 0.5) * self.box.voxel_m
-        own_m = np.indices((BLOCK,) * 3, np.float32).reshape(3, 1, -1) * np.float32(self.box.voxel_m)
-        return np.asarray(first_m.T.astype(np.float32)[:, :, None] + own_m, dtype=np.float32).reshape(3, -1)
+    def centres(self, slots: NDArray[np.int32], T_target_part: RigidTransform | None = None) -> NDArray[np.float32]:
+        """Centres of all voxels of some blocks, (3, B * 512) metres, x slowest and z fastest within a block.
+
+        Args:
+            slots: (B,) of the blocks.
+            T_target_part: to the frame in which they are asked for; None for the frame "part".
+        """
+        first_m: FloatArray = self.box.lower_m + (self.corners(slots) * BLOCK + 0.5) * self.box.voxel_m
+        own_m: FloatArray = np.indices((BLOCK,) * 3, np.float64).reshape(3, -1).T * self.box.voxel_m
+        if T_target_part is not None:  # a voxel's place within its block turns alike in all of them
+            first_m, own_m = T_target_part @ first_m, T_target_part.rotate(own_m)
+        first, own = first_m.T.astype(np.float32), own_m.T.astype(np.float32)
+        return np.asarray(first[:, :, None] + own[:, None, :], dtype=np.float32).reshape(3, -1)
 
     def corners(self, slots: NDArray[np.int32]) -> NDArray[np.intp]:
         """Places of blocks in the table, (B, 3), counted in blocks."""
