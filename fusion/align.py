@@ -28,14 +28,17 @@ from depthcell.fusion.posefit import (
 )
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.registration.allowedmotions import AllowedMotions
+from depthcell.fusion.registration.weakmotion import better_along
 
-USED_POINTS = 5000
-"""As many points, taken evenly, tell as much as all: noise is correlated over several pixels anyway."""
+USED_POINTS = 25_000
+"""So many points, taken evenly, tell nearly all; fewer leave a turn to the handful on the walls of bores."""
 FIRST_POINTS = 1200
 """So many find the way; all that are used then take the last steps."""
+FREE_POINTS = 5000
+"""About so many tell what is free."""
 NEARLY_STILL_M = 2e-5
 """A step of theirs that moves the part by less than this hands over to all."""
-STILL_M = 3e-7
+STILL_M = 1e-6
 """A step that moves the part by less than this is the last one."""
 MOST_STEPS = 40
 
@@ -128,7 +131,8 @@ def align(
     """
     settings = settings or AlignmentSettings()
     stride = max(1, len(cloud) // settings.used_points)
-    search = _Search(cloud[np.arange(0, len(cloud), stride)], reference, T_cell_part, settings)
+    points = cloud if stride == 1 else cloud[np.arange(0, len(cloud), stride)]
+    search = _Search(points, reference, T_cell_part, settings)
     pose, first_steps = search.approached()
     # What is free shows best where the part lies; whatever went along it on the way is taken back.
     fit = search.linearised(pose)
@@ -136,12 +140,13 @@ def align(
     pose, fit, steps = search.refined(fit, free)
 
     basis, wanted = search.basis, without(search.allowed, free)
+    inverse = information_inverse(fit.information, wanted)
     shared = np.array([sharing(cell.camera(serial).noise.correlation_px, stride) for serial in cloud.serials])
-    noise = random_covariance(fit, wanted, shared[fit.sample.cloud.camera])
+    noise = random_covariance(fit, inverse, shared[fit.sample.cloud.camera])
     gain = calibration_gain(fit, wanted, cell, cloud.serials)
     calibration = gain @ cell.joint_covariance @ gain.T
     weakest_sigma_m, weakest = _weakest(noise + calibration)
-    noise += _unknown(fit, wanted, settings)
+    noise += _unknown(fit, inverse, settings)
     # Along a free motion nothing was learnt: any value within reach of the nominal one is as likely (GUM 4.3.7).
     noise += free @ free.T * (settings.capture_m**2 / 3)
     rms_m, inlier_fraction = search.judged(fit)
@@ -182,19 +187,27 @@ class _Search:
         thinned = count // FIRST_POINTS
         if thinned < 2:
             return self._nominal, 0
-        some = Sample.of(self._sample.cloud[np.arange(0, count, thinned)], self.basis)
+        some = self._sample.some(thinned)
         fit = self._at(self._nominal, some, thinned)
         wanted = without(self.allowed, self.free_at(fit))
-        pose, _, steps = self._stepped(fit, wanted, thinned, NEARLY_STILL_M)
-        return pose, steps
+        pose, fit, steps = self._stepped(fit, wanted, thinned, NEARLY_STILL_M)
+        better = better_along(fit, self._reference, self.allowed, self._settings.capture_m)
+        if better is None:
+            return pose, steps
+        fit = self._at(better, some, thinned)
+        pose, _, more = self._stepped(fit, without(self.allowed, self.free_at(fit)), thinned, NEARLY_STILL_M)
+        return pose, steps + more
 
     def free_at(self, fit: Fit) -> NDArray[np.float64]:
         """Motions that the surface seen does not determine, (6, K)."""
-        on_it = np.flatnonzero(fit.cut < 1)
+        thinned = max(1, len(fit.sample.cloud) // FREE_POINTS)
+        on_it = np.flatnonzero(fit.cut[::thinned] < 1) * thinned
         jacobian, cloud, pose = fit.jacobian[:, on_it], fit.sample.cloud, fit.T_cell_part
-        surface_cell = cloud.points_cell[on_it] - fit.residual_m[on_it, None] * fit.normals_cell[on_it]
+        surface_cell = cloud.points_cell[on_it] - (fit.residual_m[on_it] * fit.normals[:, on_it]).T
         information = product(jacobian, jacobian) / max(len(on_it), 1)
-        return free_motions(self.basis, information, pose.inverse() @ surface_cell, pose, self._reference, self.allowed)
+        surface_part = pose.inverse() @ surface_cell
+        form_m = self._settings.form_m
+        return free_motions(self.basis, information, surface_part, pose, self._reference, self.allowed, form_m)
 
     def refined(self, fit: Fit, free: NDArray[np.float64]) -> tuple[RigidTransform, Fit, int]:
         """From a pose nearly right to the one at which a step is still; the problem there, and the number of steps.
@@ -246,7 +259,7 @@ class _Search:
             )
 
 
-def _unknown(fit: Fit, wanted: NDArray[np.float64], settings: AlignmentSettings) -> NDArray[np.float64]:
+def _unknown(fit: Fit, inverse: NDArray[np.float64], settings: AlignmentSettings) -> NDArray[np.float64]:
     """Covariance (6, 6) from motions that were not looked for: the fixture's own, and what they do to the others.
 
     A part that lies off by h in them asks for `A^-1 A h` in the others, A^-1 within what was looked for; what is left
@@ -254,7 +267,7 @@ def _unknown(fit: Fit, wanted: NDArray[np.float64], settings: AlignmentSettings)
     """
     if settings.allowed is None:
         return np.zeros((6, 6))
-    left = np.eye(6) - information_inverse(fit, wanted) @ fit.information
+    left = np.eye(6) - inverse @ fit.information
     return np.asarray(left @ settings.allowed.held_covariance(fit.sample.basis) @ left.T)
 
 

@@ -58,7 +58,12 @@ class DistanceField:
 
     def distance_and_gradient(self, points: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """At points (N, 3): distance (N,) in metres and its gradient (N, 3)."""
-        distance_m, gradient = np.empty(len(points)), np.empty((len(points), 3))
+        distance_m, slopes = self.distance_and_slopes(points)
+        return distance_m, np.ascontiguousarray(slopes.T, np.float64)
+
+    def distance_and_slopes(self, points: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """As `distance_and_gradient`, the gradient axis by axis, (3, N): what is next done to it is quicker so."""
+        distance_m, slopes = np.empty(len(points)), np.empty((3, len(points)), np.float32)
         for block in _blocks(len(points)):
             corners, (fx, fy, fz), beyond_m = self._cells(points[block])
             along_z = [corners[i + 1] - corners[i] for i in (0, 2, 4, 6)]
@@ -67,32 +72,34 @@ class DistanceField:
             low, high = edges[0] + along_y[0] * fy, edges[2] + along_y[1] * fy
             along_x = high - low
             np.add(low + along_x * fx, beyond_m, out=distance_m[block])
-            slopes = gradient[block]
-            slopes[:, 0] = along_x
-            slopes[:, 1] = _lerp(*along_y, fx)
-            slopes[:, 2] = _lerp(_lerp(along_z[0], along_z[1], fy), _lerp(along_z[2], along_z[3], fy), fx)
-            slopes /= self.spacing_m
-        return distance_m, gradient
+            slopes[0, block] = along_x
+            slopes[1, block] = _lerp(*along_y, fx)
+            slopes[2, block] = _lerp(_lerp(along_z[0], along_z[1], fy), _lerp(along_z[2], along_z[3], fy), fx)
+        slopes /= np.float32(self.spacing_m)
+        return distance_m, slopes
 
     def _cells(
         self, points: FloatArray
     ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]], NDArray[np.float64] | float]:
-        """Values at the 8 corners of each point's cell, its position in there, and how far it lies off the grid."""
+        """Values at the 8 corners of each point's cell, its position in there, and how far it lies off the grid.
+
+        Axis by axis: NumPy is several times slower where the innermost axis holds three numbers.
+        """
         flat, (_, ny, nz) = self.values_m.reshape(-1), self.values_m.shape
         place = np.hstack((np.eye(3), -self.origin_m[:, None])) / self.spacing_m
         column = np.ascontiguousarray(points, np.float64).reshape(-1, 1, 3)
-        position = np.asarray(cv2.transform(column, place), np.float64).reshape(-1, 3)
-        clamped = np.clip(position, 0, np.array(self.values_m.shape) - 1.001)
-        cell = clamped.astype(np.int32)
-        fractions = [(clamped[:, k] - cell[:, k]).astype(np.float32) for k in range(3)]
-        index = ((cell[:, 0] * ny + cell[:, 1]) * nz + cell[:, 2]).astype(np.intp)
+        position = [axis.ravel() for axis in cv2.split(cv2.transform(column, place))]
+        clamped = [np.clip(p, 0, count - 1.001) for p, count in zip(position, self.values_m.shape, strict=True)]
+        cell = [p.astype(np.int32) for p in clamped]
+        fractions = [(p - whole).astype(np.float32) for p, whole in zip(clamped, cell, strict=True)]
+        index = ((cell[0] * ny + cell[1]) * nz + cell[2]).astype(np.intp)
         offsets = (0, 1, nz, nz + 1, ny * nz, ny * nz + 1, ny * nz + nz, ny * nz + nz + 1)
         # No index is out of range: mode "wrap" only spares NumPy the check.
-        corners = [flat.take(index + offset, mode="wrap") for offset in offsets]
-        position -= clamped
-        if not position.any():
+        corners = [flat[offset:].take(index, mode="wrap") for offset in offsets]
+        off = [p - inside for p, inside in zip(position, clamped, strict=True)]
+        if not any(axis.any() for axis in off):
             return corners, fractions, 0.0
-        return corners, fractions, self.spacing_m * np.sqrt(np.einsum("ij,ij->i", position, position))
+        return corners, fractions, self.spacing_m * np.sqrt(sum(np.square(axis) for axis in off))
 
 
 def build_field(

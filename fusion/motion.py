@@ -10,9 +10,10 @@ from depthcell.fusion.reference import Reference
 
 SUSPECT = 0.15
 """A motion that moves the surface along its normals by less than this share of itself may be free."""
-FREE = 0.075
-"""It is, if moving the reference over itself by `TRIAL_M` lifts it by less than this share: facets and ripples."""
+FREE = 0.03
+"""It is, if what a shift over itself lifts the reference by, beyond what good parts differ, is less than this share."""
 TRIAL_M = 1e-3
+"""So far it is moved; or twice as far as good parts differ, if that is more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,8 +31,9 @@ class Basis:
     @classmethod
     def around(cls, points_cell: FloatArray) -> "Basis":
         """Of points (N, 3)."""
-        centre_cell = points_cell.mean(axis=0, dtype=np.float64)
-        spread_m2 = np.square(points_cell - centre_cell).sum(axis=1).mean()
+        axes = np.ascontiguousarray(points_cell.T, np.float64)
+        centre_cell = axes.mean(axis=1)
+        spread_m2 = np.square(axes - centre_cell[:, None]).sum() / len(points_cell)
         return cls(centre_cell, float(np.sqrt(spread_m2)))
 
     @property
@@ -67,13 +69,16 @@ def free_motions(
     T_cell_part: RigidTransform,
     reference: Reference,
     allowed: NDArray[np.float64],
+    form_m: float,
 ) -> NDArray[np.float64]:
     """Motions that move the reference within its own surface, (6, K) orthonormal columns; K is 0 for most parts.
 
-    The eigenvectors of the mean of `J J^T` with small eigenvalues are suspects. The facets of a round surface or the
-    ripples of a weld give them some slope, so each is tried for good: the surface points are moved by 1 mm to either
-    side, and the root mean square of their distances from the reference is taken. On the parts of the simulator a free
-    motion lifts by 0.05 or less, one that is held by 0.08 or more.
+    The eigenvectors of the mean of `J J^T` with small eigenvalues are suspects. Facets of a round surface and ripples
+    of a weld give them some slope, but say no more of the place than good parts are alike in them. So each is tried for
+    good: the surface points are moved by 1 mm to either side, and the root mean square of their distances from the
+    reference is taken, with 0 for those within `form_m`. On the parts of the simulator a free motion has 0.017 of the
+    way or less, one that is held 0.04 or more: of a weld the slide along its bead is free where parts may differ by
+    0.5 mm, and held by the ripples where they differ by no more than 0.1 mm.
 
     Args:
         basis: of the motions.
@@ -82,15 +87,17 @@ def free_motions(
         T_cell_part: pose of the part.
         reference: the surface.
         allowed: (6, A) orthonormal columns; only motions within their span are asked about.
+        form_m: how far good parts differ in form.
     """
     values, vectors = np.linalg.eigh(allowed.T @ information @ allowed)
     suspects = allowed @ vectors[:, values < SUSPECT**2]
-    free = []
+    free, trial_m = [], max(TRIAL_M, 2 * form_m)
     points_cell = T_cell_part @ points_part if suspects.size else points_part
     for motion in suspects.T:
-        moved = [T_cell_part.perturbed(basis.twist @ (step * motion)) for step in (TRIAL_M, -TRIAL_M)]
+        moved = [T_cell_part.perturbed(basis.twist @ (step * motion)) for step in (trial_m, -trial_m)]
         lifts_m = np.concatenate([reference.signed_distance(T.inverse() @ points_cell) for T in moved])
-        if np.sqrt(np.mean(np.square(lifts_m))) < FREE * TRIAL_M:
+        told_m = np.where(np.abs(lifts_m) > form_m, lifts_m, 0)
+        if np.sqrt(np.mean(np.square(told_m))) < FREE * trial_m:
             free.append(motion)
     return np.array(free).reshape(-1, 6).T
 

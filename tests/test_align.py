@@ -146,7 +146,8 @@ def test_the_start_does_not_matter(bracket: Reference, cell: Cell) -> None:
     near = align(cloud, bracket, T_CELL_PART, cell)
     far = align(cloud, bracket, displaced(cloud, np.array([1.0, -2.0, 2.0]), np.array([-2.0, 1.0, 2.0])), cell)
     np.testing.assert_allclose(far.T_cell_part.matrix, near.T_cell_part.matrix, atol=2e-6)
-    np.testing.assert_allclose(far.covariance, near.covariance, rtol=0.05, atol=1e-14)
+    sigma = np.sqrt(np.diag(near.covariance))
+    assert (np.abs(far.covariance - near.covariance) < 0.05 * np.outer(sigma, sigma)).all()
 
 
 def chi_square(cloud: PartCloud, alignments: list[Alignment], covariances: list[np.ndarray]) -> np.ndarray:
@@ -159,7 +160,7 @@ def chi_square(cloud: PartCloud, alignments: list[Alignment], covariances: list[
 
 def test_covariance_of_noise_covers(bracket: Reference, cell: Cell) -> None:
     """60 draws of noise: `e^T C^-1 e` is chi-squared with 6 degrees of freedom, mean 6, standard deviation sqrt(12)."""
-    cloud = exact_cloud(bracket, cell)
+    cloud = exact_cloud(bracket, cell, spacing_m=1.6e-3)  # finer, and the coarse field of the tests would show
     drawn = [align(noisy(cloud, seed), bracket, T_CELL_PART, cell) for seed in range(60)]
     values = chi_square(cloud, drawn, [each.random_covariance for each in drawn])
     assert values.mean() == pytest.approx(6.0, abs=3 * np.sqrt(12 / 60))
@@ -216,13 +217,15 @@ def test_correlated_noise_is_not_taken_for_more_points(cell: Cell) -> None:
     correlated, white = (
         Cell("c", {"C0": replace(camera, noise=DisparityNoise(0.05, 0.0, size_px))}, "2026") for size_px in (3.0, 0.0)
     )
+    # What is free must not be let far: the estimate's own tilt would mix some of it into the height.
+    near = AlignmentSettings(capture_m=0.001)
     heights_m: list[float] = []
     stated_m: list[float] = []
     naive_m: list[float] = []
     for _ in range(60):
         drawn = lifted(cloud, SIGMA_M * correlated_noise(shape, 3.0, rng).ravel().astype(np.float64))
         for chosen, into in ((correlated, stated_m), (white, naive_m)):
-            alignment = align(drawn, plate, T_CELL_PART, chosen)
+            alignment = align(drawn, plate, T_CELL_PART, chosen, near)
             error_m, covariance = errors(cloud, alignment, alignment.random_covariance)
             into.append(np.sqrt(covariance[5, 5]))
         heights_m.append(error_m[5])
