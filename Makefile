@@ -8,8 +8,17 @@ CALIB_BENCHMARKS := $(wildcard benchmarks/calib_*.py) benchmarks/depth_bias.py b
 
 FUSION_BENCHMARKS := $(addprefix benchmarks/,fusion.py normals.py registration.py global_start.py deviation.py)
 GAUGE_BENCHMARKS := $(wildcard benchmarks/gauge_*.py)
+MODEL_BENCHMARKS := $(wildcard benchmarks/models_*.py)
 
-.PHONY: demo test test-slow lint format bench bench-calib bench-fusion bench-gauges lock clean setup
+# torch comes first and by itself: which build fits, CPU or CUDA, the package index of the machine decides, and what
+# the CUDA build needs comes with it.
+TORCH := torch==2.13.0
+OUTSIDE_THE_LOCK := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti \
+	nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand \
+	nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink \
+	nvidia-nvshmem-cu13 nvidia-nvtx
+
+.PHONY: demo test test-slow lint format bench bench-calib bench-fusion bench-gauges bench-models lock clean setup
 .DEFAULT_GOAL := help
 
 help:  ## Say what each target does
@@ -19,6 +28,7 @@ setup: $(READY)  ## Make .venv with the exact versions of requirements.lock
 
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
@@ -59,8 +69,12 @@ bench-fusion: $(READY)  ## Measure fusion, registration and deviation beside ope
 bench-gauges: $(READY)  ## Measure the gauges against exact geometry and against the truth of simulated parts; long
 	@for script in $(GAUGE_BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
+bench-models: $(READY)  ## Measure the network beside its peers: accuracy, speed, training; long
+	@for script in $(MODEL_BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
 lock:  ## Resolve the exact versions anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev \
+		$(addprefix --no-emit-package ,$(OUTSIDE_THE_LOCK)) \
 		--generate-hashes --quiet --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:  ## Remove what was built or simulated here

@@ -28,7 +28,8 @@ CHANNELS = (
 )
 """Of an image. Colour as a share of 255; inverse depth `z_nominal / z - 1` with the view's median nominal depth; the
 normal in frame "part"; deviation from the reference in mm, positive outside, at most `DEVIATION_LIMIT_MM`; combined
-standard uncertainty along the normal in mm; and whether depth and colour were measured, 0 or 1. 0 where not measured."""
+standard uncertainty along the normal in mm; whether depth and colour were measured, 0 or 1. All 0 where
+not measured."""
 
 POINT_FEATURES = ("normal_x", "normal_y", "normal_z", "deviation", "sigma", "red", "green", "blue", "colored")
 """Of a point, in the units of `CHANNELS`."""
@@ -117,8 +118,8 @@ class PartInput:
     @property
     def lost_cameras(self) -> tuple[str, ...]:
         """Serial numbers of cameras that measured neither depth nor colour."""
-        seen = (self.channel("measured") + self.channel("colored")).any(axis=(1, 2))
-        return tuple(serial for serial, is_seen in zip(self.serials, seen, strict=True) if not is_seen)
+        seen = self.channel("measured") + self.channel("colored")
+        return tuple(serial for view, serial in enumerate(self.serials) if not seen[view].any())
 
     def nbytes(self) -> int:
         """Memory it takes, without labels."""
