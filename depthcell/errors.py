@@ -16,6 +16,7 @@ class Reason(StrEnum):
     OVERLOAD = "overload"
     CELL_INVALID = "cell_invalid"
     RECIPE_INVALID = "recipe_invalid"
+    MODEL_INVALID = "model_invalid"
     ALIGNMENT_FAILED = "alignment_failed"
     PART_MISSING = "part_missing"
     WRONG_POSE = "wrong_pose"
