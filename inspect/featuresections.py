@@ -9,7 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from depthcell.inspect.section import Name, NotNegative, Positive, Section, Vector, checked_direction
 
-Label = Annotated[str, Field(pattern=r"^[A-Z]{1,2}$")]
+Label = Annotated[str, Field(pattern=r"^[A-Z]{1,3}$")]
+Level = Annotated[str, Field(pattern=r"^[A-Z]{1,3}(-[A-Z]{1,3})*$")]
+"""One place in a datum system: a label, or those of a common datum with hyphens between, such as "A-B"."""
 
 
 class _Box(Section):
@@ -95,8 +97,41 @@ FeatureSection = Annotated[
 ]
 
 
+class ReferencePointSection(Section):
+    """A point of a 3-2-1 or RPS alignment: there, along `direction` out of the material, the surface must lie."""
+
+    name: Name
+    position_mm: Vector
+    direction: Vector
+
+    _direction = field_validator("direction")(checked_direction)
+
+
 class DatumSection(Section):
-    """A datum (ISO 5459): a feature's associated element under a label."""
+    """A datum under a label: a feature's associated element (ISO 5459), or reference points (3-2-1, RPS).
+
+    Attributes:
+        label: "A", "B" ...
+        feature: whose element it is.
+        criterion: "tangent" lets a plane touch from outside, a shaft be circumscribed, a bore inscribed: ISO 5459's
+            own, for surfaces whose form is larger than their noise.
+        points: in place of a feature; six that hold all motions, or more, are met by least squares.
+        radius_mm, capture_mm: the surface at a point is the plane through what was measured so near it.
+    """
 
     label: Label
-    feature: Name
+    feature: Name | None = None
+    criterion: Literal["least squares", "tangent"] = "least squares"
+    points: tuple[ReferencePointSection, ...] = ()
+    radius_mm: Positive = 3.0
+    capture_mm: Positive = 5.0
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if (self.feature is None) == (not self.points):
+            raise ValueError(f"datum '{self.label}': name either a feature or reference points, not both nor neither")
+        names = [point.name for point in self.points]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"datum '{self.label}': the point '{name}' stands twice; each needs its own name")
+        return self

@@ -5,12 +5,12 @@ A gauge names features by `name` and datums by `label`, see `featuresections`. L
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from depthcell.inspect.featuresections import DatumSection, FeatureSection, Label
+from depthcell.inspect.featuresections import DatumSection, FeatureSection, Label, Level
 from depthcell.inspect.section import Finite, Name, NotNegative, Positive, Section, Vector, checked_direction
 
 Limits = Positive | tuple[Finite, Finite]
@@ -114,7 +114,7 @@ class CoordinateGauge(_Sized):
     kind: Literal["coordinate"]
     feature: Name
     direction: Vector
-    datums: tuple[Label, ...] = ()
+    datums: tuple[Level, ...] = ()
 
     _direction = field_validator("direction")(checked_direction)
 
@@ -177,7 +177,7 @@ class PositionGauge(_Zoned):
 
     kind: Literal["position"]
     feature: Name
-    datums: Annotated[tuple[Label, ...], Field(min_length=1, max_length=3)]
+    datums: Annotated[tuple[Level, ...], Field(min_length=1, max_length=3)]
 
 
 class SurfaceProfileGauge(_Zoned):
@@ -189,7 +189,7 @@ class SurfaceProfileGauge(_Zoned):
     kind: Literal["profile_surface"]
     min_mm: Vector
     max_mm: Vector
-    datums: tuple[Label, ...] = ()
+    datums: tuple[Level, ...] = ()
     edge_mm: NotNegative | None = None
 
 
@@ -202,7 +202,7 @@ class LineProfileGauge(_Zoned):
     width_mm: Positive = 1.0
     min_mm: Vector
     max_mm: Vector
-    datums: tuple[Label, ...] = ()
+    datums: tuple[Level, ...] = ()
     edge_mm: NotNegative | None = None
 
     _direction = field_validator("normal")(checked_direction)
@@ -346,12 +346,27 @@ def check_gauging(
             if words.count(word) > 1:
                 raise ValueError(f"{field} '{word}' stands twice; each needs its own")
     for datum in datums:
-        _need(datum.feature, names, f"datum '{datum.label}': feature")
+        if datum.feature is not None:
+            _need(datum.feature, names, f"datum '{datum.label}': feature")
+    by_points = {datum.label for datum in datums if datum.points}
     for gauge in gauges:
         for name in _named(gauge, "feature", "over", "between"):
             _need(name, names, f"gauge '{gauge.name}': feature")
-        for label in _named(gauge, "datum", "datums"):
-            _need(label, labels, f"gauge '{gauge.name}': datum")
+        _check_datums(gauge, labels, by_points)
+
+
+def _check_datums(gauge: GaugeSection, labels: Sequence[str], by_points: Collection[str]) -> None:
+    """Each datum that a gauge names is known and stands once; one of reference points stands alone."""
+    each = [label for level in _named(gauge, "datum", "datums") for label in level.split("-")]
+    for label in each:
+        _need(label, labels, f"gauge '{gauge.name}': datum")
+        if each.count(label) > 1:
+            raise ValueError(f"gauge '{gauge.name}': datum '{label}' stands twice in its datums")
+        if label in by_points and (len(each) > 1 or "datum" in type(gauge).model_fields):
+            raise ValueError(
+                f"gauge '{gauge.name}': datum '{label}' is of reference points, which hold the part by themselves; "
+                "give it as the only one of `datums`, or name a datum of a feature"
+            )
 
 
 def _named(gauge: GaugeSection, *fields: str) -> list[str]:

@@ -107,7 +107,11 @@ class Observer:
         self.scales = DeviationScales(self.surface, recipe.surface.min_area_m2)
         region = Region(recipe.pose.T_cell_part, lower, upper)
         self._fusion = FusionSettings(region=region, edge_margin_px=EDGE_MARGIN_PX)
-        self._alignment = AlignmentSettings(capture_m=recipe.pose.max_shift_m, capture_rad=recipe.pose.max_turn_rad)
+        self._alignment = AlignmentSettings(
+            capture_m=recipe.pose.max_shift_m,
+            capture_rad=recipe.pose.max_turn_rad,
+            allowed=recipe.pose.allowed_motions,
+        )
         self._presence = PresenceCheck(recipe, self.cell, self.reference, self._alignment)
         self.sight = Sight.of(self.surface, self.reference, recipe, cell)
 

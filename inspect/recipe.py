@@ -17,10 +17,20 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.errors import DepthcellError, Reason
 from depthcell.files import sha256_of_file
+from depthcell.fusion.registration.allowedmotions import MOTIONS, AllowedMotions
 from depthcell.inspect.featuresections import DatumSection, FeatureSection
 from depthcell.inspect.gaugesections import GaugeSection, check_gauging
 from depthcell.inspect.recipe_refusal import told
-from depthcell.inspect.section import Fraction, Name, Positive, Section, Vector, checked_direction, unit_vector
+from depthcell.inspect.section import (
+    Fraction,
+    Name,
+    NotNegative,
+    Positive,
+    Section,
+    Vector,
+    checked_direction,
+    unit_vector,
+)
 
 SMALLEST_TOLERANCE_MM = 0.005
 
@@ -74,12 +84,44 @@ class ReferenceSection(Section):
 
 
 class PoseSection(Section):
-    """Where the fixture holds the part, `T_cell_part`, and how far from there a part may lie."""
+    """Where the fixture holds the part, `T_cell_part`, and how far from there a part may lie.
+
+    Attributes:
+        rotation_deg: axis times angle.
+        translation_mm: of the part's origin in the cell.
+        max_shift_mm, max_turn_deg: how far from there a part is looked for.
+        allowed: motions along and about the part's axes that the points decide; the fixture holds the others.
+        held_sigma_mm, held_sigma_deg: standard uncertainty, from part to part, of what the fixture holds.
+    """
 
     rotation_deg: Vector = (0.0, 0.0, 0.0)
     translation_mm: Vector = (0.0, 0.0, 0.0)
     max_shift_mm: Positive = 5.0
     max_turn_deg: Positive = 5.0
+    allowed: Annotated[tuple[Literal["rx", "ry", "rz", "x", "y", "z"], ...], Field(min_length=1)] = MOTIONS
+    held_sigma_mm: NotNegative | None = None
+    held_sigma_deg: NotNegative | None = None
+
+    @model_validator(mode="after")
+    def _held_is_uncertain(self) -> Self:
+        if len(set(self.allowed)) < len(self.allowed):
+            raise ValueError("allowed names a motion twice; name each once")
+        stated = self.held_sigma_mm is not None and self.held_sigma_deg is not None
+        if len(self.allowed) < len(MOTIONS) and not stated:
+            raise ValueError(
+                "allowed leaves motions to the fixture; say how well it holds them by held_sigma_mm and held_sigma_deg"
+            )
+        if len(self.allowed) == len(MOTIONS) and (self.held_sigma_mm, self.held_sigma_deg) != (None, None):
+            raise ValueError("held_sigma_mm and held_sigma_deg serve what the fixture holds; say what is `allowed`")
+        return self
+
+    @property
+    def allowed_motions(self) -> AllowedMotions | None:
+        """What the points decide; None for all six."""
+        if len(self.allowed) == len(MOTIONS):
+            return None
+        sigma_mm, sigma_deg = self.held_sigma_mm or 0.0, self.held_sigma_deg or 0.0
+        return AllowedMotions(self.allowed, self.T_cell_part, sigma_mm / 1000.0, math.radians(sigma_deg))
 
     @property
     def T_cell_part(self) -> RigidTransform:  # noqa: N802 - a transform's name says its frames
@@ -331,6 +373,11 @@ class Recipe(Section):
                 del content["cell"][name]
         if content["reference"]["mesh_chord_mm"] == ReferenceSection.model_fields["mesh_chord_mm"].default:
             del content["reference"]["mesh_chord_mm"]
+        for name in ("allowed", "held_sigma_mm", "held_sigma_deg"):
+            if getattr(self.pose, name) == PoseSection.model_fields[name].default:
+                del content["pose"][name]
+        for number, datum in enumerate(self.datum):
+            content["datum"][number] = datum.model_dump(mode="json", exclude_defaults=True)
         for name in ("feature", "datum", "gauge"):
             if not content[name]:
                 del content[name]

@@ -54,10 +54,12 @@ def twisted(scan: Scan, twist: NDArray[np.float64]) -> Scan:
     return Scan.of(scan.cloud, alignment, scan.cell, scan.reference)
 
 
-def features_of(scan: Scan, features: Sequence[Mapping[str, object]], **datums: str) -> Features:
-    """Features of a scan as a recipe has them; datums as `A="name of the feature"`."""
+def features_of(scan: Scan, features: Sequence[Mapping[str, object]], **datums: str | Mapping[str, object]) -> Features:
+    """Features of a scan as a recipe has them; datums as `A="name of the feature"`, or with all their fields."""
     sections = [_FEATURE.validate_python(feature) for feature in features]
-    return Features(scan, sections, [DatumSection(label=label, feature=name) for label, name in datums.items()])
+    written = [{"feature": said} if isinstance(said, str) else said for said in datums.values()]
+    labelled = zip(datums, written, strict=True)
+    return Features(scan, sections, [DatumSection.model_validate({"label": label, **said}) for label, said in labelled])
 
 
 def measured(scan: Scan, features: Features, **gauge: object) -> Reading:

@@ -200,3 +200,68 @@ def test_what_has_no_answer_is_refused(gauge: dict[str, object], says: str) -> N
     with pytest.raises(DepthcellError, match=says) as caught:
         measured(scan, features_of(scan, [*BOXES, line], A="base", L="line"), **gauge)
     assert caught.value.reason is Reason.NOT_MEASURED
+
+
+SIX = [
+    ("base 1", (-12, -12, 0), (0, 0, 1)),
+    ("base 2", (12, -12, 0), (0, 0, 1)),
+    ("base 3", (0, 12, 0), (0, 0, 1)),
+    ("side 1", (36, -3, -12), (1, 0, 0)),
+    ("side 2", (36, 3, -12), (1, 0, 0)),
+    ("end", (0, 36, -12), (0, 1, 0)),
+]
+
+
+@settings(max_examples=6, deadline=None)
+@given(misplaced=small)
+def test_six_reference_points_hold_the_part_as_three_square_faces_do(misplaced: tuple[float, ...]) -> None:
+    where = twisted(scan_of(block((0.2, 0.1, 0.0), (0, 0, 0))), np.array(misplaced) * 0.2)
+    points = [{"name": name, "position_mm": at, "direction": along} for name, at, along in SIX]
+    features = features_of(where, BOXES, A="base", B="side", C="end", RPS={"points": points})
+    by_points = measured(where, features, kind="position", feature="bore", datums=["RPS"])
+    by_faces = measured(where, features, kind="position", feature="bore", datums=["A", "B", "C"])
+    assert by_points.value == pytest.approx(2 * math.hypot(2e-4, 1e-4), abs=1e-6)
+    assert by_points.value == pytest.approx(by_faces.value, abs=1e-6)
+    assert "6 reference points RPS" in by_points.note
+    assert np.abs(by_points.influence.pose).max() < 1e-6
+
+
+def test_common_datum_takes_both_faces_alike_and_precedence_the_first() -> None:
+    """Of two level faces 60 mm apart, one 0.1 mm high, the common datum lies between, by their points."""
+    patches = [face((-30, 0, 0), (0, 0, 1), (20, 20)), face((30, 0, 0.1), (0, 0, 1), (20, 20)), ball((0, 40, 0), 20)]
+    boxes = [
+        plane_feature("left", (0, 0, 1), (-41, -11, -3), (-19, 11, 3)),
+        plane_feature("right", (0, 0, 1), (19, -11, -3), (41, 11, 3)),
+        round_feature("ball", "sphere", (0, 40, 0), 20, 14.0),
+    ]
+    scan = scan_of(patches)
+    features = features_of(scan, boxes, A="left", B="right")
+    height = {"kind": "coordinate", "feature": "ball", "direction": [0, 0, 1]}
+    assert measured(scan, features, **height, datums=["A"]).value == pytest.approx(0.0, abs=1e-6)
+    common = measured(scan, features, **height, datums=["A-B"])
+    assert common.value == pytest.approx(-5e-5, abs=2e-6)
+    assert "datums A-B" in common.note
+
+
+def test_tangent_datum_lies_on_the_highest_points() -> None:
+    scan = scan_of([face((0, 0, 0), (0, 0, 1), (30, 30)), ball((0, 0, 40), 20)])
+    waves = 5e-5 * np.sin(scan.points_part[:, 0] * 2 * np.pi / 5e-3)
+    raised = lifted(scan, np.where(scan.points_part[:, 2] < 5e-3, waves, 0.0))
+    boxes = [plane_feature("base", (0, 0, 1), (-16, -16, -3), (16, 16, 3))]
+    boxes.append(round_feature("ball", "sphere", (0, 0, 40), 20, 14.0))
+    height = {"kind": "coordinate", "feature": "ball", "direction": [0, 0, 1], "datums": ["A"]}
+    by_squares = measured(raised, features_of(raised, boxes, A="base"), **height).value
+    touching = measured(
+        raised, features_of(raised, boxes, A={"feature": "base", "criterion": "tangent"}), **height
+    ).value
+    assert by_squares == pytest.approx(0.04, abs=2e-6)
+    assert touching == pytest.approx(0.04 - 5e-5, abs=3e-6)
+
+
+def test_reference_point_that_nobody_saw_is_refused() -> None:
+    scan = scan_of(block((0, 0, 0), (0, 0, 0)))
+    points = [{"name": "aside", "position_mm": (300, 0, 0), "direction": (0, 0, 1)}]
+    features = features_of(scan, BOXES, RPS={"points": points})
+    with pytest.raises(DepthcellError, match="reference point 'aside': 0 measured points") as refusal:
+        measured(scan, features, kind="position", feature="bore", datums=["RPS"])
+    assert refusal.value.reason is Reason.NOT_MEASURED

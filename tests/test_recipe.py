@@ -200,3 +200,76 @@ def test_a_recipe_finds_its_files_beside_the_parts(recipe_path: Path, tmp_path: 
     recipe = Recipe.load(moved, beside=recipe_path.parent)
     assert recipe.mesh_path.parent == recipe_path.parent
     assert recipe.sha256 == Recipe.load(recipe_path).sha256
+
+
+TABLES = """
+[[feature]]
+name = "pad"
+kind = "plane"
+normal = [0, 0, 1]
+min_mm = [-10, -10, -1]
+max_mm = [10, 10, 1]
+
+[[datum]]
+label = "Q"
+feature = "pad"
+
+[[datum]]
+label = "RPS"
+points = [{ name = "one", position_mm = [0, 0, 0], direction = [0, 0, 1] }]
+
+[[gauge]]
+name = "place"
+kind = "position"
+feature = "pad"
+datums = ["RPS"]
+tolerance_mm = 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("", "", None),
+        ('feature = "pad"\n\n[[datum]]', "\n\n[[datum]]", "datum 'Q': name either a feature or reference points"),
+        (
+            'datums = ["RPS"]',
+            'datums = ["Q", "RPS"]',
+            "datum 'RPS' is of reference points, which hold the part by them",
+        ),
+        ('datums = ["RPS"]', 'datums = ["Q-Q"]', "datum 'Q' stands twice"),
+        ('datums = ["RPS"]', 'datums = ["Q-Z"]', "datum 'Z' is not in the recipe"),
+        ('datums = ["RPS"]', 'datums = ["Q-"]', "datums"),
+        ("direction = [0, 0, 1]", "direction = [0, 0, 0]", "must not be of zero length"),
+    ],
+)
+def test_datums_by_points_and_common_ones_are_checked(recipe_path: Path, old: str, new: str, says: str | None) -> None:
+    recipe_path.write_text(recipe_path.read_text() + TABLES.replace(old, new, 1))
+    if says is None:
+        assert Recipe.load(recipe_path).datum[-1].points[0].name == "one"
+        return
+    with pytest.raises(DepthcellError, match=says):
+        Recipe.load(recipe_path)
+
+
+def test_fixture_holds_what_is_not_allowed_and_says_how_well(recipe_path: Path) -> None:
+    assert Recipe.load(recipe_path).pose.allowed_motions is None
+    before = Recipe.load(recipe_path).sha256
+    edited(
+        recipe_path,
+        "max_shift_mm",
+        'allowed = ["x", "y", "rz"]\nheld_sigma_mm = 0.02\nheld_sigma_deg = 0.1\nmax_shift_mm',
+    )
+    recipe = Recipe.load(recipe_path)
+    motions = recipe.pose.allowed_motions
+    assert motions is not None
+    assert motions.names == ("x", "y", "rz")
+    assert motions.held_sigma_m == pytest.approx(2e-5)
+    assert motions.held_sigma_rad == pytest.approx(np.radians(0.1))
+    assert recipe.sha256 != before
+    edited(recipe_path, "held_sigma_mm = 0.02", "")
+    with pytest.raises(DepthcellError, match="say how well it holds them by held_sigma_mm"):
+        Recipe.load(recipe_path)
+    edited(recipe_path, 'allowed = ["x", "y", "rz"]', "")
+    with pytest.raises(DepthcellError, match="serve what the fixture holds"):
+        Recipe.load(recipe_path)

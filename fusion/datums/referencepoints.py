@@ -5,7 +5,7 @@ and one along the third hold a part as pins of a fixture would (3-2-1); with mor
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -141,8 +141,10 @@ def frame_by_points(
     """
     if not references:
         raise DepthcellError("reference points: none given; 3-2-1 needs six")
-    surface = _Surface(points_part, normals_part, sigma_m, settings or ProbeSettings())
+    settings = settings or ProbeSettings()
+    surface = _Surface(points_part, normals_part, sigma_m, settings)
     basis = Basis.around(np.array([reference.place for reference in references]))
+    basis = replace(basis, length_m=max(basis.length_m, settings.radius_m))  # of one point alone it would be 0
     per_twist = np.array([[*np.cross(one.place, one.direction), *one.direction] for one in references])
     left, values, right = np.linalg.svd(per_twist @ basis.twist)
     rank = int(np.count_nonzero(values > HOLDS))

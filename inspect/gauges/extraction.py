@@ -311,23 +311,26 @@ class Features:
         """A feature's associated element; `used` are places in `points(name)`."""
         return self.found(name, criterion).associated
 
-    def datum_name(self, label: str) -> str:
-        """Which feature a datum is of.
+    def datum_section(self, label: str) -> DatumSection:
+        """What the recipe says of a datum.
 
         Raises:
             DepthcellError: (`RECIPE_INVALID`) the recipe has no such datum.
         """
         _known(label, self._datums, "datum.label")
-        return self._datums[label].feature
+        return self._datums[label]
 
     def datum(self, label: str) -> Found:
-        """A datum's feature with its associated element.
+        """A datum's feature with its associated element, by least squares.
 
         Raises:
-            DepthcellError: as `found`, saying that it is of the datum.
+            DepthcellError: as `found`, saying that it is of the datum; (`RECIPE_INVALID`) it is of reference points.
         """
+        feature = self.datum_section(label).feature
+        if feature is None:
+            raise DepthcellError(f"datum '{label}': is of reference points; name a feature", Reason.RECIPE_INVALID)
         try:
-            return self.found(self.datum_name(label))
+            return self.found(feature)
         except DepthcellError as error:
             if error.reason is not Reason.NOT_MEASURED:
                 raise

@@ -16,8 +16,10 @@ from depthcell.fusion.association.changes import carried
 from depthcell.fusion.association.elements import Circle, Cylinder, Element, Line, Plane, Sphere, across
 from depthcell.fusion.datums.datum import Datum
 from depthcell.fusion.datums.datumframe import DatumFrame, datum_frame
+from depthcell.fusion.datums.referencepoints import ProbeSettings, ReferencePoint, frame_by_points
 from depthcell.fusion.influence import Influence
 from depthcell.fusion.scan import Scan
+from depthcell.inspect.featuresections import DatumSection
 from depthcell.inspect.gauges.construction import counted, direction, kind_of, middle, place_along
 from depthcell.inspect.gauges.extraction import Features, Found
 from depthcell.inspect.gauges.formnoise import ZoneCriterion
@@ -28,6 +30,7 @@ from depthcell.inspect.gauges.response import answered
 from depthcell.inspect.gauges.surfacepoints import surface_of
 from depthcell.inspect.gauges.zonenoise import Zoned, zone_reading
 from depthcell.inspect.gaugesections import PositionGauge
+from depthcell.inspect.section import metres, unit_vector
 
 NOTHING = np.zeros(0, np.intp)
 STEP = 1e-6
@@ -41,13 +44,13 @@ class Held:
     Attributes:
         T_datum_part: carries what was measured, frame "part", to where the drawing has it.
         frame: of the datums; None without.
-        datums: their features.
+        drawn: their features, or the points that they rest on.
         words: the same for people.
     """
 
     T_datum_part: RigidTransform
     frame: DatumFrame | None
-    datums: tuple[Found, ...]
+    drawn: tuple[Drawn, ...]
     words: str
 
     @classmethod
@@ -60,15 +63,18 @@ class Held:
         """
         if not labels:
             return cls(RigidTransform.identity("datum", "part"), None, (), "in the part's frame")
-        found = [features.datum(label) for label in labels]
-        frame = datum_frame([[_datum(label, one, features)] for label, one in zip(labels, found, strict=True)])
+        points = features.datum_section(labels[0]).points if len(labels) == 1 and "-" not in labels[0] else ()
+        if points:
+            frame = _frame_by_points(features.datum_section(labels[0]), features.scan)
+            drawn: tuple[Drawn, ...] = (Drawn(f"datum {labels[0]}", frame.points),)
+            words = f"{len(points)} reference points {labels[0]}"
+        else:
+            levels = [level.split("-") for level in labels]
+            frame = datum_frame([[_datum(label, features) for label in level] for level in levels])
+            drawn = tuple(features.datum(label).drawn for level in levels for label in level)
+            words = f"datums {', '.join(labels)}"
         free = f", free: {'; '.join(frame.free_directions)}, as aligned" if frame.free_directions else ""
-        return cls(frame.T_datum_part, frame, tuple(found), f"datums {', '.join(labels)}{free}")
-
-    @property
-    def drawn(self) -> tuple[Drawn, ...]:
-        """The datums' features."""
-        return tuple(one.drawn for one in self.datums)
+        return cls(frame.T_datum_part, frame, drawn, words + free)
 
     def influence(self, by_twist: NDArray[np.float64], scan: Scan) -> Influence:
         """By the datums and the part's pose, of a scalar that changes by `by_twist` (6,) per twist of `T_datum_part`.
@@ -82,12 +88,23 @@ class Held:
         return pose if self.frame is None else pose + self.frame.influence(by_twist)
 
 
-def _datum(label: str, found: Found, features: Features) -> Datum:
+def _datum(label: str, features: Features) -> Datum:
+    found = features.datum(label)
     if isinstance(found.element, Line):
         raise not_measured(f"datum '{label}'", f"feature '{found.name}' is a line on a face; name a face or a cylinder")
     points_part, normals_part = features.scan.points_part[found.points], features.scan.normals_part[found.points]
-    nominal = nominal_element(found.section)
-    return Datum.of(label, nominal, found.associated, points_part, normals_part).to_cloud(found.points)
+    nominal, criterion = nominal_element(found.section), features.datum_section(label).criterion
+    return Datum.of(label, nominal, found.associated, points_part, normals_part, criterion).to_cloud(found.points)
+
+
+def _frame_by_points(section: DatumSection, scan: Scan) -> DatumFrame:
+    """The part held by reference points."""
+    references = [
+        ReferencePoint(point.name, metres(point.position_mm), unit_vector(point.direction)) for point in section.points
+    ]
+    settings = ProbeSettings(section.radius_mm / 1e3, section.capture_mm / 1e3)
+    sigma_m = scan.cloud.random_sigma_m.astype(np.float64)
+    return frame_by_points(scan.points_part, scan.normals_part, sigma_m, references, settings)
 
 
 def adjoint(T_target_source: RigidTransform) -> NDArray[np.float64]:

@@ -90,7 +90,7 @@ def _profile(
 
     zoned = Zoned(scan, points, lift_m, normals, still, ZoneCriterion.FARTHEST, loose, others)
     kind = "surface" if isinstance(section, SurfaceProfileGauge) else "section"
-    words = held.words if held.datums else "best fit of the whole part"
+    words = held.words if held.frame is not None else "best fit of the whole part"
     how = f"twice the farthest of {len(points)} points of the {kind} from the reference, {words}"
     return zone_reading(zoned, (Drawn(kind, points, lift_m=lift_m), *held.drawn), how)
 
