@@ -149,6 +149,22 @@ class Reference:
         normals_part = (cross[chosen] / doubled_m2[chosen, None]).astype(np.float32)
         return SurfaceSamples(points_part, normals_part, np.full(number, area_m2, np.float32))
 
+    def first_hits(
+        self, eye_part: FloatArray, rays_part: FloatArray
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What rays (..., 3) from `eye_part` (3,) meet first: how many ray lengths away (...), and the normal (..., 3).
+
+        Both NaN where a ray passes the part. The normal is the triangle's, out of the material.
+        """
+        origins = np.broadcast_to(np.asarray(eye_part, dtype=np.float32), rays_part.shape)
+        rays = np.concatenate((origins, np.asarray(rays_part, dtype=np.float32)), axis=-1)
+        hits = self._scene.cast_rays(open3d().core.Tensor(rays))
+        reach: NDArray[np.float32] = hits["t_hit"].numpy()
+        normals: NDArray[np.float32] = hits["primitive_normals"].numpy()
+        missed = ~np.isfinite(reach)
+        reach[missed], normals[missed] = np.nan, np.nan
+        return reach, normals
+
     def visible(self, points_part: FloatArray, normals_part: FloatArray, camera_part: FloatArray) -> NDArray[np.bool_]:
         """Which surface points (N, 3) a camera at `camera_part` (3,) sees: facing it, and nothing in between."""
         start = (points_part + OFF_SURFACE_M * normals_part).astype(np.float32)
