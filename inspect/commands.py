@@ -234,6 +234,9 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
     parts: Annotated[
         int | None, typer.Option(help="Parts on the line, 12 if not given; with --calibration places of the board, 40.")
     ] = None,
+    first: Annotated[
+        int | None, typer.Option(help="Number of the first part, 1 if not given: other parts of the same cell.")
+    ] = None,
     cameras: Annotated[int, typer.Option(help="1 to 6.")] = 3,
     camera_model: Annotated[str, typer.Option(help="D405, D415, D435 or D455.")] = "D405",
     seed: Annotated[int, typer.Option(help="Decides everything that chance decides.")] = 0,
@@ -268,6 +271,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
 
     Example: depthcell simulate --part bracket --parts 12 --cameras 3 --camera-model D405 --seed 7 --out runs/sim
 
+    Example: depthcell simulate --parts 40 --first 1001 --defect-rate 0 --golden 0 --seed 7 --out runs/good
+
     Example: depthcell simulate --calibration --cameras 4 --camera-model D415 --seed 3 --out runs/cal
 
     Example: depthcell simulate --motion conveyor:60 --out runs/belt
@@ -281,6 +286,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
             "with --calibration no part is simulated",
             {
                 "part": part,
+                "first": first,
                 "mesh-unit": mesh_unit,
                 "defect-rate": defect_rate,
                 "defects": defects,
@@ -314,13 +320,16 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
 
         _refuse_options(
             "with --motion one good part is recorded",
-            {"parts": parts, "golden": golden, "defects": defects, "defect-rate": defect_rate},
+            {"parts": parts, "first": first, "golden": golden, "defects": defects, "defect-rate": defect_rate},
         )
         folder = simulate_moving_part(plan, parse_motion(motion), out)
         print(json.dumps({"part": str(folder)}) if as_json else f"one moving part in {folder}")
         return
     settings = station.RunSettings(
-        parts=12 if parts is None else parts, golden=10 if golden is None else golden, jobs=jobs or default_jobs()
+        parts=12 if parts is None else parts,
+        golden=10 if golden is None else golden,
+        jobs=jobs or default_jobs(),
+        first=1 if first is None else first,
     )
     station.run_station(plan, settings, out, force=force, as_json=as_json)
 

@@ -39,14 +39,16 @@ class RunSettings:
     Attributes:
         parts: on the line; golden: good parts before it.
         jobs: processes.
+        first: number of the line's first part. A part is what its number and the seed make it, whichever run it is in.
     """
 
     parts: int
     golden: int = 10
     jobs: int = 1
+    first: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("parts", 1), ("golden", 0), ("jobs", 1)):
+        for name, least in (("parts", 1), ("golden", 0), ("jobs", 1), ("first", 1)):
             if getattr(self, name) < least:
                 raise DepthcellError(f"--{name} {getattr(self, name)}: must be {least} or more")
         if 0 < self.golden < MIN_PARTS:
@@ -120,18 +122,19 @@ def planned_tasks(plan: StationPlan, settings: RunSettings, out: Path) -> tuple[
         for number in range(1, settings.golden + 1)
     ]
     defective = round(plan.defect_rate * settings.parts)
-    rng = plan.generator(Stream.LINE)
+    # No part has the number 0, so this draw is of the stretch of line that begins at `first` and of nothing else.
+    rng = plan.generator(Stream.LINE, *(() if settings.first == 1 else (0, settings.first)))
     possible = plan.defect_kinds or possible_kinds(build_station(plan))
     kinds = [possible[number] for number in rng.permutation(len(possible))]
     place = rng.permutation(settings.parts)
     line = [
         PartTask(
             Stream.LINE,
-            number,
-            out / f"part_{number:04d}",
-            (kinds[place[number - 1] % len(kinds)],) if place[number - 1] < defective else (),
+            settings.first + index,
+            out / f"part_{settings.first + index:04d}",
+            (kinds[place[index] % len(kinds)],) if place[index] < defective else (),
         )
-        for number in range(1, settings.parts + 1)
+        for index in range(settings.parts)
     ]
     return (*golden, *line)
 
