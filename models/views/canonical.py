@@ -69,7 +69,7 @@ class CanonicalViews:
     @property
     def side_px(self) -> int:
         """S."""
-        return self.expected.shape[-1]
+        return int(self.expected.shape[-1])
 
 
 def build_canonical(
