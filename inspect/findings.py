@@ -89,14 +89,14 @@ def shape_finding(region: PatchRegion, evidence: Evidence, *, in_color: bool) ->
     shape = region_shape(region, surface, evidence.shape.excess_m[0])
     depth = _extreme(region, shape, evidence)
     kind = shape_kind(shape, region, evidence.shape.excess_m[0], evidence.scales, outwards=depth.value > 0)
-    points = _points_of(region, evidence.observation)
-    cameras = _cameras_in_depth(points, evidence.observation)
+    points = region_points(region, evidence.observation)
+    cameras = cameras_in_depth(points, evidence.observation)
     hidden_m2 = _hidden_m2(region, evidence)
     area = _area(region, shape, hidden_m2, evidence)
     text = (
         f"{_words(kind)} {abs(depth.value):.2f} ± "
         f"{COVERAGE_FACTOR * depth.u:.2f} mm {'deep' if depth.value < 0 else 'high'}, {area.value:.0f} mm², "
-        f"{region.significance:.0f} sigma, seen in depth{' and colour' if in_color else ''} by {_listed(cameras)}"
+        f"{region.significance:.0f} sigma, seen in depth{' and colour' if in_color else ''} by {listed(cameras)}"
         f"{f'; {hidden_m2 * MM**2:.0f} mm² beside it not measured' if hidden_m2 > 0 else ''}"
     )
     finding = Finding(
@@ -104,7 +104,7 @@ def shape_finding(region: PatchRegion, evidence: Evidence, *, in_color: bool) ->
         depth_mm=depth,
         area_mm2=area,
         volume_mm3=_volume(region, depth, hidden_m2, evidence),
-        position_mm=_position(region, shape, evidence),
+        position_mm=region_position(region, shape, evidence),
         sigma=round(region.significance, 1),
         source="depth+color" if in_color else "depth",
         cameras=cameras,
@@ -120,11 +120,11 @@ def missing_bore_finding(bore: BoreSection, evidence: Evidence) -> Found:
     deviation_m = evidence.observation.deviation.points.deviation_m[points]
     farthest = points[np.argsort(deviation_m)[int(0.9 * (len(points) - 1))]]
     depth_m = float(evidence.observation.deviation.points.deviation_m[farthest])
-    depth = _quantity(depth_m * MM, float(cloud.sigma_m[farthest]) * MM)
+    depth = quantity(depth_m * MM, float(cloud.sigma_m[farthest]) * MM)
     region = PatchRegion(_within(bore, surface.points_part, 1.3), abs(depth.value) / max(depth.u, 1e-9))
     area_mm2 = math.pi * (bore.diameter_mm / 2) ** 2
-    area = _quantity(area_mm2, math.pi * bore.diameter_mm * surface.spacing_m * MM / math.sqrt(12), digits=1)
-    cameras = _cameras_in_depth(points, evidence.observation)
+    area = quantity(area_mm2, math.pi * bore.diameter_mm * surface.spacing_m * MM / math.sqrt(12), digits=1)
+    cameras = cameras_in_depth(points, evidence.observation)
     pose_u_mm = np.sqrt(np.diag(evidence.observation.alignment.covariance)[3:]) * MM
     x, y, z = (round(float(value), 3) for value in bore.position_mm)
     ux, uy, uz = (round(float(value), 3) for value in pose_u_mm)
@@ -137,7 +137,7 @@ def missing_bore_finding(bore: BoreSection, evidence: Evidence) -> Found:
         sigma=round(region.significance, 1),
         source="depth",
         cameras=cameras,
-        text=f"missing bore ({bore.name}), {area.value:.0f} mm² closed, seen in depth by {_listed(cameras)}",
+        text=f"missing bore ({bore.name}), {area.value:.0f} mm² closed, seen in depth by {listed(cameras)}",
     )
     return Found(finding, region, points)
 
@@ -160,23 +160,23 @@ def color_finding(region: PatchRegion, evidence: Evidence, significance: float) 
     region = _inner(region, best)
     shape = region_shape(region, surface, best.largest)
     kind = color_kind(shape, best, region)
-    area = _quantity(shape.area_m2 * MM**2, _outline_u_m2(shape, surface.spacing_m) * MM**2, digits=1)
+    area = quantity(shape.area_m2 * MM**2, outline_u_m2(shape, surface.spacing_m) * MM**2, digits=1)
     text = (
         f"{_words(kind)} {area.value:.0f} ± {COVERAGE_FACTOR * area.u:.0f} mm², {shape.length_m * MM:.0f} mm long, "
-        f"{region.significance:.0f} sigma, seen in colour by {_listed(cameras)}"
+        f"{region.significance:.0f} sigma, seen in colour by {listed(cameras)}"
     )
     finding = Finding(
         kind=kind,
         depth_mm=None,
         area_mm2=area,
         volume_mm3=None,
-        position_mm=_position(region, shape, evidence),
+        position_mm=region_position(region, shape, evidence),
         sigma=round(region.significance, 1),
         source="color",
         cameras=cameras,
         text=text,
     )
-    return Found(finding, region, _points_of(region, evidence.observation))
+    return Found(finding, region, region_points(region, evidence.observation))
 
 
 def _inner(region: PatchRegion, score: ColorScore) -> PatchRegion:
@@ -205,8 +205,8 @@ def _extreme(region: PatchRegion, shape: Shape, evidence: Evidence) -> Quantity:
     fitted = _fitted_extreme(peak, radius_m, evidence)
     if fitted is None or sign * fitted[0] < sign * mean_m - u_m:
         # An extreme is no smaller than a mean about it: here the surface is no quadric, or hardly seen.
-        return _quantity(mean_m * MM, u_m * MM)
-    return _quantity(fitted[0] * MM, math.hypot(fitted[1], _shared_u_m(peak, evidence)) * MM)
+        return quantity(mean_m * MM, u_m * MM)
+    return quantity(fitted[0] * MM, math.hypot(fitted[1], _shared_u_m(peak, evidence)) * MM)
 
 
 def _fitted_extreme(peak: int, radius_m: float, evidence: Evidence) -> tuple[float, float] | None:
@@ -279,9 +279,9 @@ def _area(region: PatchRegion, shape: Shape, hidden_m2: float, evidence: Evidenc
     """
     significance = np.nan_to_num(np.abs(evidence.shape.significance[0][region.patches]))
     doubtful_m2 = float(evidence.scales.surface.area_m2[region.patches][significance < GROWING + 1.0].sum())
-    outline_m2 = _outline_u_m2(shape, evidence.scales.surface.spacing_m)
+    outline_m2 = outline_u_m2(shape, evidence.scales.surface.spacing_m)
     u_m2 = math.sqrt(outline_m2**2 + (doubtful_m2**2 + hidden_m2**2) / 12)
-    return _quantity((shape.area_m2 + hidden_m2 / 2) * MM**2, u_m2 * MM**2, digits=1)
+    return quantity((shape.area_m2 + hidden_m2 / 2) * MM**2, u_m2 * MM**2, digits=1)
 
 
 def _hidden_m2(region: PatchRegion, evidence: Evidence) -> float:
@@ -302,7 +302,7 @@ def _hidden_m2(region: PatchRegion, evidence: Evidence) -> float:
     return min(float(surface.area_m2 @ reached), float(surface.area_m2 @ inside))
 
 
-def _outline_u_m2(shape: Shape, spacing_m: float) -> float:
+def outline_u_m2(shape: Shape, spacing_m: float) -> float:
     """Area that an outline through patches leaves open: each border patch by a rectangular share (GUM 4.3.7)."""
     border_patches = max(2.0 * (shape.length_m + shape.width_m) / spacing_m, 4.0)
     return spacing_m**2 * math.sqrt(border_patches / 12.0) + spacing_m * shape.width_m / math.sqrt(12)
@@ -318,7 +318,7 @@ def _volume(region: PatchRegion, depth: Quantity, hidden_m2: float, evidence: Ev
     seen = np.isfinite(excess_m)
     hidden_m3 = (hidden_m2 + float(area_m2[~seen].sum())) * depth.value / MM
     if not seen.any():
-        return _quantity(hidden_m3 / 2 * MM**3, abs(hidden_m3) / math.sqrt(12) * MM**3, digits=2)
+        return quantity(hidden_m3 / 2 * MM**3, abs(hidden_m3) / math.sqrt(12) * MM**3, digits=2)
     volume_m3, seen_m2 = float((area_m2 * excess_m)[seen].sum()), float(area_m2[seen].sum())
     noise_m = float(np.sqrt(np.mean(evidence.shape.u_m[0][region.patches][seen] ** 2)))
     correlation_m = float(np.median(evidence.observation.fused.cloud.correlation_m))
@@ -326,10 +326,10 @@ def _volume(region: PatchRegion, depth: Quantity, hidden_m2: float, evidence: Ev
     middle = int(region.patches[seen][np.argmax(np.abs(excess_m[seen]))])
     mean_u_m = math.hypot(noise_m * math.sqrt(min(alike + 1.0 / seen.sum(), 1.0)), _shared_u_m(middle, evidence))
     u_m3 = math.hypot(mean_u_m * seen_m2, hidden_m3 / math.sqrt(12))
-    return _quantity((volume_m3 + hidden_m3 / 2) * MM**3, u_m3 * MM**3, digits=2)
+    return quantity((volume_m3 + hidden_m3 / 2) * MM**3, u_m3 * MM**3, digits=2)
 
 
-def _position(region: PatchRegion, shape: Shape, evidence: Evidence) -> Position:
+def region_position(region: PatchRegion, shape: Shape, evidence: Evidence) -> Position:
     """Centre of the region, frame "part", mm; uncertain by its outline and by where the part lies."""
     pose_m2 = np.diag(evidence.observation.alignment.covariance)[3:]
     outline_m = math.hypot(shape.length_m, shape.width_m) / math.sqrt(12 * max(len(region.patches), 1))
@@ -339,13 +339,15 @@ def _position(region: PatchRegion, shape: Shape, evidence: Evidence) -> Position
     return Position((x, y, z), (ux, uy, uz))
 
 
-def _points_of(region: PatchRegion, observation: Observation) -> NDArray[np.intp]:
+def region_points(region: PatchRegion, observation: Observation) -> NDArray[np.intp]:
+    """Indices of the points of the cloud that lie on a region."""
     within = np.zeros(len(observation.deviation.count) + 1, dtype=bool)
     within[region.patches] = True
     return np.flatnonzero(within[observation.deviation.points.patch])
 
 
-def _cameras_in_depth(points: NDArray[np.intp], observation: Observation) -> tuple[str, ...]:
+def cameras_in_depth(points: NDArray[np.intp], observation: Observation) -> tuple[str, ...]:
+    """Serial numbers of the cameras that measured these points."""
     cloud = observation.fused.cloud
     if not len(points):
         return ()
@@ -360,7 +362,8 @@ def _tangents(normal: FloatArray) -> NDArray[np.float64]:
     return np.stack((first, np.cross(normal, first)), axis=1)
 
 
-def _quantity(value: float, u: float, digits: int = 4) -> Quantity:
+def quantity(value: float, u: float, digits: int = 4) -> Quantity:
+    """A value and its standard uncertainty, rounded."""
     return Quantity(round(float(value), digits) + 0.0, round(float(u), digits))
 
 
@@ -368,7 +371,8 @@ def _words(kind: str) -> str:
     return kind.replace("_", " ")
 
 
-def _listed(serials: tuple[str, ...]) -> str:
+def listed(serials: tuple[str, ...]) -> str:
+    """Cameras in words."""
     if len(serials) < 2:
         return f"camera {serials[0]}" if serials else "no camera of its own"
     return f"cameras {', '.join(serials[:-1])} and {serials[-1]}"

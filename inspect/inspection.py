@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ from depthcell.inspect.judgement import Judgement, judge
 from depthcell.inspect.observation import Observation, Observer
 from depthcell.inspect.recipe import Recipe
 from depthcell.inspect.verdict import Provenance, Verdict, sealed
+
+if TYPE_CHECKING:
+    from depthcell.inspect.model_check import ModelCheck
 
 _LOG = logging.getLogger(__name__)
 
@@ -80,22 +84,32 @@ class Inspector:
     Attributes:
         recipe: what a part must be.
         cell: what sees it.
+        model_check: the check by a learned model, None without.
     """
 
-    def __init__(self, observer: Observer, cell: Cell, golden: Golden | None) -> None:
+    def __init__(
+        self, observer: Observer, cell: Cell, golden: Golden | None, model_check: "ModelCheck | None" = None
+    ) -> None:
         self.recipe = observer.recipe
         self.cell = cell
+        self.model_check = model_check
         self._observer = observer
         self._golden = golden
         self._cell_sha256, self._recipe_sha256 = cell.sha256, observer.recipe.sha256
         self._gate = CellGate(cell, observer.recipe.cell, health_path(observer.recipe.cell_path))
 
     @classmethod
-    def load(cls, recipe: Recipe, cell: Cell) -> "Inspector":
+    def load(cls, recipe: Recipe, cell: Cell, model: Path | None = None) -> "Inspector":
         """Prepare the reference, its distance field, the statistics of good parts and what each camera should see.
 
+        Args:
+            recipe: what a part must be.
+            cell: what sees it.
+            model: folder of a trained model that judges too; None for none.
+
         Raises:
-            DepthcellError: the recipe does not fit the cell, or one of its files is missing or does not fit.
+            DepthcellError: the recipe does not fit the cell, or one of its files is missing or does not fit; or the
+                model is no whole, trusted one for this recipe and cell.
         """
         observer = Observer(recipe, cell)
         golden = None if recipe.golden_path is None else Golden.load(recipe.golden_path)
@@ -107,7 +121,11 @@ class Inspector:
                     "with colour, or drop [color]",
                     Reason.RECIPE_INVALID,
                 )
-        return cls(observer, cell, golden)
+        if model is None:
+            return cls(observer, cell, golden)
+        from depthcell.inspect.model_check import ModelCheck  # noqa: PLC0415 - only a model needs that room
+
+        return cls(observer, cell, golden, ModelCheck.load(model, observer))
 
     def watch_health(self, path: Path) -> None:
         """Heed this health file, where the cell does not lie where the recipe says."""
@@ -156,6 +174,9 @@ class Inspector:
             if self.recipe.gauge:
                 with clock.stage("gauge"):
                     judgement = judgement.with_gauges(self._gauged(fused, observation.alignment))
+            if self.model_check is not None:
+                with clock.stage("model"):
+                    judgement = self.model_check.added_to(judgement, identity.part_id)
         except DepthcellError as error:
             gaps = (*gaps, str(error))
         except Exception as error:  # an error of ours must not stop the line, nor let a part pass
@@ -191,7 +212,7 @@ class Inspector:
                     recording=identity.recording_sha256,
                     cell=self._cell_sha256,
                     recipe=self._recipe_sha256,
-                    model=None,
+                    model=None if self.model_check is None else self.model_check.model.sha256,
                     software=f"depthcell {__version__}",
                 ),
             )

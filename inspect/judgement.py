@@ -39,6 +39,9 @@ class Judgement:
         measurements: in the recipe's order, those of the surface first.
         significance: (K,) of the deviation, signed, the largest of all scales; NaN where not seen.
         color_score: (K,) the largest of all views; NaN where no colour was compared.
+        evidence: what the findings were measured on.
+        rejecting: how many of `found`, from the first, reject the part by themselves.
+        is_doubtful: cameras disagree, or where the part lies is not known, so that even a defect may be none.
     """
 
     checks: tuple[Judged, ...]
@@ -47,6 +50,9 @@ class Judgement:
     measurements: tuple[Measurement, ...]
     significance: NDArray[np.float64]
     color_score: NDArray[np.float64]
+    evidence: Evidence
+    rejecting: int
+    is_doubtful: bool
 
     def with_gauges(self, results: Sequence[GaugeResult]) -> "Judgement":
         """With what the recipe's gauges say, after everything else."""
@@ -55,6 +61,17 @@ class Judgement:
             checks=(*self.checks, *(result.judged for result in results)),
             measurements=(*self.measurements, *(result.measurement for result in results)),
         )
+
+    def with_check(self, check: Judged, found: Sequence[Found], gaps: Sequence[str]) -> "Judgement":
+        """With one more check.
+
+        Args:
+            check: what it says of the part; taken with the same doubt as the others.
+            found: all findings, those of before included, in their new order.
+            gaps: evidence that it misses.
+        """
+        judged = doubted(check) if self.is_doubtful else check
+        return replace(self, checks=(*self.checks, judged), found=tuple(found), gaps=(*self.gaps, *gaps))
 
 
 def judge(observation: Observation, observer: Observer, golden: Golden | None) -> Judgement:
@@ -74,13 +91,17 @@ def judge(observation: Observation, observer: Observer, golden: Golden | None) -
         *(check.judged for _, check in bores if not check.is_missing),
         *_surface_checks(surface, judged, covered, observer),
     )
+    is_doubtful = bool(observation.fused.disagreements or lost)
     return Judgement(
-        checks=tuple(map(_doubted, checks)) if observation.fused.disagreements or lost else checks,
+        checks=tuple(map(doubted, checks)) if is_doubtful else checks,
         gaps=(*lost, *_gaps(evidence, observer, golden)),
         found=tuple(found for found, _ in judged),
         measurements=(*surface, *(check.measurement for _, check in bores)),
         significance=_largest(evidence.shape.significance),
         color_score=_largest_color(evidence.colors, len(observer.surface)),
+        evidence=evidence,
+        rejecting=sum(check.decision is Decision.NOK for _, check in judged),
+        is_doubtful=is_doubtful,
     )
 
 
@@ -107,7 +128,7 @@ def _gathered(
     return evidence, bores
 
 
-def _doubted(check: Judged) -> Judged:
+def doubted(check: Judged) -> Judged:
     """What a check says where cameras disagree, or where the part lies is not known: then even a defect may be none."""
     if check.decision is not Decision.NOK:
         return check
@@ -147,15 +168,15 @@ def _judged_findings(
     for bore, check in bores:
         if check.is_missing:
             found = missing_bore_finding(bore, evidence)
-            shapes = [region for region in shapes if not _share(region, found.region)]
-            colors = [region for region in colors if not _share(region, found.region)]
+            shapes = [region for region in shapes if not overlap(region, found.region)]
+            colors = [region for region in colors if not overlap(region, found.region)]
             judged.append((found, Judged(Decision.NOK, f"{check.judged.reason}; {found.finding.text}", 100.0)))
     for region in shapes:
-        in_color = any(_share(region, other) for other in colors)
+        in_color = any(overlap(region, other) for other in colors)
         found = shape_finding(region, evidence, in_color=in_color)
         judged.append((found, _judged_shape(found, observer, in_color=in_color)))
     for region in colors:
-        if not any(_share(region, other) for other in shapes) and recipe.color is not None:
+        if not any(overlap(region, other) for other in shapes) and recipe.color is not None:
             found = color_finding(region, evidence, recipe.color.significance)
             judged.append((found, Judged(Decision.NOK, found.finding.text, region.significance / 10)))
     order = {Decision.NOK: 0, Decision.CANNOT_TELL: 1, Decision.OK: 2}
@@ -300,7 +321,7 @@ def _sensitivity(observer: Observer) -> str:
     return f"{section.tolerance_mm:g} mm over {section.min_area_mm2:g} mm²"
 
 
-def _share(first: PatchRegion, second: PatchRegion) -> bool:
+def overlap(first: PatchRegion, second: PatchRegion) -> bool:
     """Whether two regions are one defect."""
     common = len(np.intersect1d(first.patches, second.patches, assume_unique=True))
     return common >= SHARED * min(len(first.patches), len(second.patches))

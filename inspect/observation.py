@@ -77,6 +77,7 @@ class Observer:
         cell: what sees it: the recipe's cameras alone.
         reference: the perfect part.
         surface: its patches within the recipe's region.
+        grid: which of them a place belongs to.
         scales: averages over them.
         sight: what the cameras can see of them.
     """
@@ -103,7 +104,7 @@ class Observer:
         extent_m = float(np.ptp(self.reference.vertices_part, axis=0).max())
         check_unit(extent_m, float((upper - lower).max()), f"recipe '{recipe.name}': reference.mesh")
         self.surface = Surface.build(self.reference, lower, upper, recipe.surface.min_area_m2)
-        self._grid = PatchGrid(self.surface, self.reference)
+        self.grid = PatchGrid(self.surface, self.reference)
         self.scales = DeviationScales(self.surface, recipe.surface.min_area_m2)
         region = Region(recipe.pose.T_cell_part, lower, upper)
         self._fusion = FusionSettings(region=region, edge_margin_px=EDGE_MARGIN_PX)
@@ -134,7 +135,7 @@ class Observer:
         with ThreadPoolExecutor() as pool:
             # Colour is looked up beside, one camera a thread; each result depends on its own inputs alone.
             colors = pool.map(partial(self._color, T_cell_part=alignment.T_cell_part), fused.views)
-            points = compare(fused.cloud, alignment, self.reference, self.surface, self._grid)
+            points = compare(fused.cloud, alignment, self.reference, self.surface, self.grid)
             deviation = self.scales.map(fused.cloud, points, alignment)
             seen = {view.serial: color for view, color in zip(fused.views, colors, strict=True) if color is not None}
         return Observation(fused, alignment, deviation, seen)

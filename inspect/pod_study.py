@@ -135,10 +135,11 @@ def _away(finding: Finding, defect: DefectTruth) -> float:
 
 
 def _makes_nok(finding: Finding, verdict: Verdict, tolerance_mm: float) -> bool:
-    """Whether this finding alone would reject the part, see `judgement`: by colour, or by depth beyond its guard."""
+    """Whether this finding alone rejects the part, see `judgement`: by colour, model, or depth beyond its guard."""
     if verdict.verdict is not Decision.NOK:
         return False
-    if finding.depth_mm is None or "color" in finding.source or finding.kind == "missing_bore":
+    by_itself = "color" in finding.source or "model" in finding.source
+    if finding.depth_mm is None or by_itself or finding.kind == "missing_bore":
         return True
     return decide(abs(finding.depth_mm.value), finding.depth_mm.u, None, tolerance_mm) is Decision.NOK
 

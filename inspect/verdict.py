@@ -41,13 +41,15 @@ class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One connected region that differs from what a good part shows.
 
     Attributes:
-        kind: "dent", "bump", "missing_material", "excess_material", "missing_bore", "stain", "scratch" ...
-        depth_mm: signed deviation at its extreme, positive outside the material; None for a finding in colour alone.
+        kind: "dent", "bump", "missing_material", "excess_material", "missing_bore", "stain", "scratch" ...;
+            "anomaly" for what a learned model has no name for.
+        depth_mm: signed deviation at its extreme, positive outside the material; None for a finding in colour alone,
+            and for one of a learned model where the shape does not deviate.
         area_mm2: of the region on the surface.
-        volume_mm3: signed, integral of the deviation over the region; None for a finding in colour alone.
+        volume_mm3: signed, integral of the deviation over the region; None where there is no depth.
         position_mm: centre of the region.
         sigma: deviation over its standard uncertainty; how far this is from chance.
-        source: which evidence shows it.
+        source: which evidence shows it; "model" is a learned model, which sees depth and colour at once.
         cameras: serial numbers of the cameras that saw it.
         text: the finding in a metrologist's words.
     """
@@ -58,7 +60,7 @@ class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     volume_mm3: Quantity | None
     position_mm: Position
     sigma: float
-    source: Literal["depth", "color", "depth+color"]
+    source: Literal["depth", "color", "depth+color", "model", "depth+model", "color+model", "depth+color+model"]
     cameras: tuple[str, ...]
     text: str
 
