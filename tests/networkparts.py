@@ -44,8 +44,8 @@ def nearest(points: NDArray[np.float64]) -> NDArray[np.int32]:
     """The nearest neighbours of each point, itself left out, repeated where there are too few."""
     found = min(NEIGHBOURS, len(points) - 1)
     columns = np.arange(NEIGHBOURS) % found + 1
-    order: NDArray[np.intp] = KDTree(points).query(points, found + 1)[1]
-    return order[:, columns].astype(np.int32)
+    order = np.asarray(KDTree(points).query(points, found + 1)[1], np.int32)
+    return order[:, columns]
 
 
 def seen_at(normals: NDArray[np.float64], axis: int, side_px: int) -> NDArray[np.int32]:

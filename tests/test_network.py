@@ -11,7 +11,7 @@ import torch
 from depthcell.errors import DepthcellError
 from depthcell.models.network.batch import PartBatch, collate, collate_labels
 from depthcell.models.network.network import NetworkOutput, NetworkSettings, PartNetwork, Reading
-from depthcell.models.network.partinput import CHANNELS, CLASSES, NEIGHBOURS, PartInput
+from depthcell.models.network.partinput import CHANNELS, CLASSES, NEIGHBOURS, POINT_FEATURES, Labels, PartInput
 
 SMALL = NetworkSettings(side_px=32, image_width=8, point_width=8, strongest=4)
 
@@ -233,22 +233,71 @@ def test_departure_from_good_parts_has_spread_one_on_a_good_part() -> None:
     made, goods = network(), good_parts(20)
     view = torch.arange(3)
     images = collate(goods[:1]).images
-    assert not made.image_input.reference(images, view).any()
+    assert not made.image.stem.reference(images, view).any()
     before = read(made, collate(goods[:1]))
-    made.image_input.reference.learn(goods)
-    departure = torch.cat([made.image_input.reference(collate([part]).images, view) for part in good_parts(30)[20:]])
+    made.image.stem.reference.learn(goods)
+    departure = torch.cat([made.image.stem.reference(collate([part]).images, view) for part in good_parts(30)[20:]])
     seen = images[:, CHANNELS.index("measured")].repeat(10, 1, 1) > 0
     assert 0.85 < departure[:, 0][seen].std() < 1.25
     assert not departure[:, :, ~seen[0]].any()
     assert not torch.allclose(before.pixel_anomaly, read(made, collate(goods[:1])).pixel_anomaly)
     restored = PartNetwork(SMALL)
     restored.load_state_dict(made.state_dict())
-    torch.testing.assert_close(restored.image_input.reference.mean, made.image_input.reference.mean)
+    torch.testing.assert_close(restored.image.stem.reference.mean, made.image.stem.reference.mean)
 
 
 def test_a_reference_needs_parts_of_the_same_views() -> None:
-    reference = network().image_input.reference
+    reference = network().image.stem.reference
     with pytest.raises(DepthcellError, match="at least 3"):
         reference.learn(good_parts(2))
     with pytest.raises(DepthcellError, match="ball-1: images"):
         reference.learn([*good_parts(3), parts.ball_part(1, side_px=48)])
+
+
+LEVELS = np.array([0.5, 0.5, 0.5, 0, 0, 0, 0.9, 0, 0.05], np.float32)
+
+
+def dented(seed: int) -> PartInput:
+    """A smooth grey part; every second one with a dent, seen in one view and on the points there."""
+    part, rng = parts.ball_part(seed), np.random.default_rng(seed)
+    pictures, features = part.images.copy(), part.features.copy()
+    pictures[:, :-2] = (0.05 * (pictures[:, :-2] - 0.5) + LEVELS[:, None, None]) * pictures[:, -1:]
+    features[:, 3:8] = 0.05 * (features[:, 3:8] - 0.5) + [0, 0.05, 0.5, 0.5, 0.5]
+    labels = Labels(np.zeros((3, 32, 32), np.uint8), np.zeros(len(part.points_part), np.uint8))
+    if seed % 2:
+        view, (row, column) = rng.integers(3), rng.integers(8, 20, 2)
+        labels.pixels[view, row : row + 4, column : column + 4] = 1
+        pictures[:, CHANNELS.index("deviation")] -= 0.4 * (labels.pixels > 0)
+        seen = part.pixel[:, view]
+        inside = (seen >= 0) & (labels.pixels[view].ravel()[seen] > 0)
+        labels.points[inside] = 1
+        features[inside, POINT_FEATURES.index("deviation")] -= 0.4
+    return replace(part, images=pictures, features=features, labels=labels)
+
+
+def test_it_learns_to_find_a_dent_on_parts_it_never_saw() -> None:
+    torch.manual_seed(0)
+    made = PartNetwork(SMALL)
+    steps = torch.optim.AdamW(made.parameters(), lr=0.01)
+    cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    train = [dented(seed) for seed in range(16)]
+    batch, labels = collate(train), collate_labels(train)
+    for _ in range(40):
+        output = made(batch)
+        losses = (
+            cross_entropy(output.pixel_anomaly, (labels.pixels > 0).float()),
+            cross_entropy(output.point_anomaly, (labels.points > 0).float()),
+            cross_entropy(output.part_anomaly, (labels.parts > 0).float()),
+        )
+        steps.zero_grad()
+        torch.autograd.backward(torch.stack(losses).sum())
+        steps.step()
+    fresh = [dented(seed) for seed in range(100, 120)]
+    output, labels = read(made.eval(), collate(fresh)), collate_labels(fresh)
+    for logits, truth in ((output.part_anomaly, labels.parts), (output.pixel_anomaly, labels.pixels)):
+        assert area_under_curve(logits, truth > 0) > 0.9
+
+
+def area_under_curve(logits: torch.Tensor, truth: torch.Tensor) -> float:
+    """Share of pairs of a defective and a good one in which the defective stands higher."""
+    return float((logits[truth][:, None] > logits[~truth]).float().mean())

@@ -13,6 +13,10 @@ from depthcell.models.network.partinput import CHANNELS, PartInput
 COMPARED = ("red", "green", "blue", "deviation")
 """Channels in which a part is compared with good ones."""
 
+COLOR, DEVIATION = slice(0, 3), slice(CHANNELS.index("deviation"), CHANNELS.index("deviation") + 1)
+MEASURED = slice(CHANNELS.index("measured"), CHANNELS.index("measured") + 1)
+COLORED = slice(CHANNELS.index("colored"), CHANNELS.index("colored") + 1)
+
 SPREAD_FLOORS = (0.02, 0.02, 0.02, 0.03)
 """Smallest spread that is believed, in the unit of each channel: below it, five parts alike are luck."""
 
@@ -65,12 +69,19 @@ class GoodReference(nn.Module):
         self.mean.copy_(torch.from_numpy(np.where(known, mean, 0)))
         self.inverse_spread.copy_(torch.from_numpy(np.where(known, 1 / np.maximum(np.sqrt(shrunk), floors), 0)))
 
-    def forward(self, images: Tensor, view: Tensor) -> Tensor:
-        """(n, 4, S, S) departure of images (n, C, S, S) of the views (n,), within ±8; 0 where not measured."""
-        rows = [CHANNELS.index(name) for name in COMPARED]
-        seen = images[:, [CHANNELS.index("colored")] * 3 + [CHANNELS.index("measured")]]
-        departure = (images[:, rows] - self.mean[view]) * self.inverse_spread[view] * seen
-        return departure.clamp(-DEPARTURE_LIMIT, DEPARTURE_LIMIT)
+    def forward(self, images: Tensor, view: Tensor | None = None) -> Tensor:
+        """(n, 4, S, S) departure of images (n, C, S, S), within ±8; 0 where not measured.
+
+        Args:
+            images: of the views.
+            view: (n,) which views; None where they are all views of one part after the other.
+        """
+        chosen = slice(None) if view is None else view
+        mean, inverse_spread = self.mean[chosen], self.inverse_spread[chosen]
+        compared = torch.cat((images[:, COLOR], images[:, DEVIATION]), dim=1).view(-1, *mean.shape)
+        seen = torch.cat((images[:, COLORED].expand(-1, 3, -1, -1), images[:, MEASURED]), dim=1)
+        departure = (compared - mean) * inverse_spread * seen.view(compared.shape)
+        return departure.clamp(-DEPARTURE_LIMIT, DEPARTURE_LIMIT).view(seen.shape)
 
 
 def _sums(parts: Sequence[PartInput]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

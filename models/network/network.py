@@ -21,12 +21,16 @@ from depthcell.models.network.heads import (
     pixel_evidence,
     point_evidence,
 )
-from depthcell.models.network.imagebranch import ImageBranch, ImageInput
+from depthcell.models.network.imagebranch import ImageBranch
 from depthcell.models.network.partinput import CHANNELS, CLASSES
 from depthcell.models.network.pointbranch import PointBranch
 
 COARSEST = 16
 """Pixels of a side that become one at the coarsest scale."""
+
+
+SEEN = slice(CHANNELS.index("measured"), CHANNELS.index("colored") + 1)
+"""The two channels that say where depth and colour were measured."""
 
 
 class Reading(StrEnum):
@@ -96,8 +100,7 @@ class PartNetwork(nn.Module):
         super().__init__()
         self.settings = settings = settings or NetworkSettings()
         classes = len(CLASSES)
-        self.image_input = ImageInput(settings.views, settings.side_px)
-        self.image = ImageBranch(settings.image_width)
+        self.image = ImageBranch(settings.views, settings.side_px, settings.image_width)
         self.point = PointBranch(settings.point_width)
         half, quarter, *_ = self.image.widths
         near, wide, last = self.point.widths
@@ -136,7 +139,7 @@ class PartNetwork(nn.Module):
 
     def view_anomaly(self, images: Tensor, view: Tensor) -> Tensor:
         """The fast path: anomaly logits (n, S, S) of images (n, C, S, S) of the views (n,), by the image alone."""
-        half, quarter = self.image.shallow(self.image_input(images, view))
+        half, quarter = self.image.shallow(images, view)
         anomaly: Tensor = self.pixel_head(self.image.decoded(self.image.deep(half, quarter)))[0]
         return anomaly
 
@@ -150,18 +153,13 @@ class PartNetwork(nn.Module):
                 Reason.MODEL_INVALID,
             )
 
-    def _prepared(self, batch: PartBatch) -> Tensor:
-        view = torch.arange(batch.views, device=batch.images.device).repeat(batch.parts)
-        prepared: Tensor = self.image_input(batch.images, view)
-        return prepared
-
     def _image_features(self, batch: PartBatch) -> Tensor:
-        half, quarter = self.image.shallow(self._prepared(batch))
+        half, quarter = self.image.shallow(batch.images)
         return self.image.decoded(self.image.deep(half, quarter))
 
     def _crossed(self, batch: PartBatch, health: Tensor) -> tuple[Tensor, Tensor]:
         """Features of pixels and of points, which have met twice: at a quarter of the pixels and at half."""
-        half, quarter = self.image.shallow(self._prepared(batch))
+        half, quarter = self.image.shallow(batch.images)
         near = self.point.seen_near(batch)
         quarter, near = self.early(quarter, near, cells_of(batch, 4), health)
         features = self.image.decoded(self.image.deep(half, quarter))
@@ -197,7 +195,7 @@ class PartNetwork(nn.Module):
             features = anomaly.new_zeros((len(anomaly), self.image.widths[0], side, side))
             seen = torch.zeros_like(batch.images[:, :1])
         else:
-            seen = batch.images[:, [CHANNELS.index("measured"), CHANNELS.index("colored")]].amax(dim=1, keepdim=True)
+            seen = batch.images[:, SEEN].amax(dim=1, keepdim=True)
         return pixel_evidence(anomaly, features, seen, batch.parts)
 
     def _point_evidence(self, batch: PartBatch, anomaly: Tensor, features: Tensor | None) -> Evidence:
@@ -209,7 +207,7 @@ class PartNetwork(nn.Module):
 
 def _health(batch: PartBatch) -> Tensor:
     """(B·V, 2): shares of each image with depth and with colour."""
-    return batch.images[:, [CHANNELS.index("measured"), CHANNELS.index("colored")]].mean(dim=(2, 3))
+    return batch.images[:, SEEN].mean(dim=(2, 3))
 
 
 def _unreached(classes: int, like: Tensor) -> Tensor:

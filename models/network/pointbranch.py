@@ -37,15 +37,15 @@ class EdgeLayer(MessagePassing):  # type: ignore[misc]
         """(M, out) of points x, y (M, in), edges sorted by point, K of each."""
         sent = self.difference(y)
         around = self.propagate(edge_index, sent=sent, kept=self.centre(x) - sent)
-        return functional.relu(self.norm(self.own(x) + around))
+        return functional.relu(self.norm(self.own(x) + around), inplace=True)
 
-    def message(self, sent_j: Tensor, kept_i: Tensor) -> Tensor:
+    def message(self, sent_j: Tensor) -> Tensor:
         """(M·K, hidden) over the edges."""
-        return functional.relu(sent_j + kept_i)
+        return sent_j
 
-    def aggregate(self, inputs: Tensor) -> Tensor:
+    def aggregate(self, inputs: Tensor, kept: Tensor) -> Tensor:
         """(M, out) over the K edges of each point, which stand together: a reshape takes the place of a scatter."""
-        edges = inputs.view(len(inputs) // NEIGHBOURS, NEIGHBOURS, self.hidden)
+        edges = functional.relu(inputs.view(len(kept), NEIGHBOURS, self.hidden) + kept[:, None], inplace=True)
         return torch.cat((self.strongest(edges).amax(dim=1), self.common(edges.mean(dim=1))), dim=1)
 
 
@@ -86,8 +86,8 @@ def positions(batch: PartBatch) -> tuple[Tensor, Tensor]:
     centre = scatter(batch.points, part, dim=0, dim_size=parts, reduce="mean")
     offset = batch.points - centre[part]
     radius = scatter(offset.norm(dim=1), part, dim=0, dim_size=parts, reduce="max")
-    source, target = batch.edge_index
-    length = (offset[source] - offset[target]).norm(dim=1).view(len(offset), NEIGHBOURS).mean(dim=1)
+    neighbours = offset[batch.edge_index[0]].view(len(offset), NEIGHBOURS, 3)
+    length = (neighbours - offset[:, None]).norm(dim=2).mean(dim=1)
     spacing = scatter(length, part, dim=0, dim_size=parts, reduce="mean")
     scales = torch.stack((radius, spacing), dim=1).clamp(min=1e-6)[part]
     return offset / scales[:, :1], offset / scales[:, 1:]
