@@ -2,8 +2,8 @@
 
 Parts in random full rotations and shifts up to 15 mm, seen from one side by three D405 around them, two frames of
 simulated depth, fused; no surface is seen whole. A pose is right if the surface lies within 2 mm of the truth on
-average, turns that carry a part onto itself not counted; the peers are refined by open3d's point-to-plane ICP. Only
-ours can refuse.
+average, turns that carry a part onto itself not counted; the peers are refined by open3d's point-to-plane ICP, and get
+the first few poses of each part only: they miss so many that few tell, and all take their time. Only ours can refuse.
 KISS-Matcher comes from PyPI (`pip install --no-deps kiss-matcher==1.0.2`); without it its column stays empty.
 Goal: 99 of 100 right on asymmetric parts, the rest refused, none silently wrong; within 3 s.
 """
@@ -34,8 +34,9 @@ from depthcell.fusion.registration.evidence import CELL_M, averaged
 from depthcell.fusion.registration.globalstart import PoseSearch
 
 ASYMMETRIC = {"bracket": 50, "step": 50}
-OTHERS = {"weld": 30, "flange": 10, "sheet": 10, "shaft": 10}
+OTHERS = {"weld": 15, "flange": 5, "sheet": 5, "shaft": 5}
 """The weld is alike itself in no other pose, but from below it is a plain rectangle; the rest is symmetric."""
+PEER_POSES = 10
 SEED, SHIFT_M, RIGHT_M = 1, 0.015, 0.002
 FEATURE_M = 5 * CELL_M
 
@@ -165,11 +166,17 @@ class Tally:
         right = errors <= RIGHT_M
         error_mm = round(float(np.median(errors[right])) * 1e3, 3) if right.any() else None
         wrong = int((~right).sum())
-        return {"right": int(right.sum()), "refused": len(self.refusals), "wrong": wrong, "right_median_mm": error_mm}
+        return {
+            "n": len(self.seconds),
+            "right": int(right.sum()),
+            "refused": len(self.refusals),
+            "wrong": wrong,
+            "right_median_mm": error_mm,
+        }
 
 
 def run(name: str, count: int) -> tuple[dict[str, Tally], PoseSearch]:
-    """Every side on the same clouds of one part."""
+    """Every side on the same clouds of one part, the peers on the first `PEER_POSES`."""
     mesh = mesh_of(name)
     reference = Reference(mesh.vertices_m, mesh.triangles)
     search = PoseSearch(reference)
@@ -185,7 +192,8 @@ def run(name: str, count: int) -> tuple[dict[str, Tally], PoseSearch]:
         cloud, cell, truth = thrown(name, mesh, number)
         for side, tally in tallies.items():
             solve = sides[side]
-            assert solve is not None
+            if solve is None or (side != "ours" and number >= PEER_POSES):
+                continue
             start = time.perf_counter()
             try:
                 pose = solve(cloud, cell)

@@ -4,15 +4,19 @@ Parts of the simulator under three D405, each lying off its nominal pose by up t
 disparity domain, two frames, fused as an inspection would. Every side gets the same 25,000 points and the same nominal
 pose, and may prepare the reference beforehand: ours its distance field, the peers points of the surface with normals
 and their search tree. Error is the mean displacement of the reference's surface points between found and true pose;
-beside it stands the mean displacement along their normals, which is all that a deviation feels: of the weld no camera
-sees the ends, so that ours says it may slide along x and leaves it at nominal there. Time of the processor is the sum
-over both cores; it says more than the clock's where others use the machine too.
+beside it stands the mean displacement along their normals, which is all that a deviation feels. Of the weld no camera
+sees the ends: where good parts may differ by the usual 0.5 mm in form, its ripples, 0.25 mm to either side, tell
+nothing; ours says that it may slide along x and leaves it at nominal there. The peers know of no such thing: they take
+the ripples for those of the reference, which in this simulator they are. So the weld is measured a second time with
+ours told that good parts are alike within 0.1 mm. Time of the processor is the sum over both cores; it says more than
+the clock's where others use the machine too.
 small_gicp comes from PyPI (`pip install small-gicp==1.0.1`); without it its rows are left out.
 Goal: at most 20 ms, ahead of both, at an error of at most 0.12 mm and no larger than theirs.
 """
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -40,7 +44,11 @@ from depthcell.fusion.reference import Reference
 from depthcell.fusion.region import Region
 
 PARTS = ("bracket", "flange", "sheet", "weld")
+FORM_M = {"ours": 5e-4}
+"""How far good parts differ in form, as ours is told."""
+ALIKE_M = {"weld": {"ours, good parts alike within 0.1 mm": 1e-4}}
 POSES, SEED, POINTS = 12, 1, 25_000
+REPEATS, PAUSE_S = 3, 0.05
 SHIFT_M, TURN_RAD = 0.003, np.radians(3.0)
 FRAMES, LIFT_M, SPACING_M = 2, 0.030, 1e-3
 NOISE = StereoNoise()
@@ -136,9 +144,9 @@ def cases(name: str, reference: Reference, count: int, seed: int) -> list[Case]:
 Solver = Callable[[Case], RigidTransform]
 
 
-def ours(reference: Reference, used_points: int) -> Solver:
+def ours(reference: Reference, form_m: float) -> Solver:
     """As `inspect` calls it, covariance and all."""
-    settings = AlignmentSettings(capture_m=0.008, used_points=used_points)
+    settings = AlignmentSettings(capture_m=0.008, form_m=form_m)
     return lambda case: align(case.cloud, reference, case.nominal, case.cell, settings).T_cell_part
 
 
@@ -196,13 +204,19 @@ def by_small_gicp(reference: Reference, spacing_m: float, kind: str) -> Solver |
 
 
 def timed(solve: Solver, case: Case) -> tuple[float, float, RigidTransform]:
-    """Seconds by the clock and of the processor, and the pose; a refusal counts as no better than the start."""
-    start, worked = time.perf_counter(), time.process_time()
-    try:
-        pose = solve(case)
-    except DepthcellError:
-        pose = case.nominal
-    return time.perf_counter() - start, time.process_time() - worked, pose
+    """Seconds by the clock and of the processor, and the pose; a refusal counts as no better than the start.
+
+    Median of `REPEATS`. Before them the threads of the side before are left to stop: for a while they wait in circles.
+    """
+    time.sleep(PAUSE_S)
+    pose, clock_s, worked_s = case.nominal, [], []
+    for _ in range(REPEATS):
+        start, worked = time.perf_counter(), time.process_time()
+        with suppress(DepthcellError):
+            pose = solve(case)
+        clock_s.append(time.perf_counter() - start)
+        worked_s.append(time.process_time() - worked)
+    return float(np.median(clock_s)), float(np.median(worked_s)), pose
 
 
 def told(errors_m: np.ndarray) -> list[float]:
@@ -218,9 +232,9 @@ def main() -> None:
         mesh = load_part(name).mesh
         reference = Reference(mesh.vertices_m, mesh.triangles)
         drawn = cases(name, reference, POSES, SEED)
+        told_m = FORM_M | ALIKE_M.get(name, {})
         asked: dict[str, Solver | None] = {
-            "ours, as called (5000 points)": ours(reference, 5000),
-            "ours, all points": ours(reference, POINTS),
+            **{side: ours(reference, form_m) for side, form_m in told_m.items()},
             "open3d point-to-plane": by_open3d(reference, SPACING_M),
             "small_gicp point-to-plane": by_small_gicp(reference, SPACING_M, "PLANE_ICP"),
             "small_gicp GICP": by_small_gicp(reference, SPACING_M, "GICP"),
@@ -238,8 +252,8 @@ def main() -> None:
             for side in sides
         }
         off_m = np.array([displacements_m(reference, case.nominal, case.truth) for case in drawn])
-        for us in list(sides)[:2]:
-            for peer in list(sides)[2:]:
+        for us in told_m:
+            for peer in list(sides)[len(told_m) :]:
                 report.add(
                     f"{name}: {us}, {len(drawn)} poses, seed {SEED}, {len(drawn[0].cloud)} points",
                     timings[us],

@@ -29,22 +29,42 @@ def point_jacobian(camera: CellCamera, pixels: FloatArray, depth_m: FloatArray) 
         pixels: (N, 2) in the depth image, (column, row).
         depth_m: (N,) corrected depth there, at the temperature of the calibration.
     """
+    points_cell, in_camera = _slopes_in_camera(camera, pixels, depth_m)
+    jacobian = np.empty((len(points_cell), 3, len(camera.parameter_names)))
+    jacobian[:, :, :3] = -_cross_matrices(points_cell)
+    jacobian[:, :, 3:6] = np.eye(3)
+    jacobian[:, :, 6:] = np.einsum("ij,njp->nip", camera.T_cell_depth.rotation, in_camera)
+    return jacobian
+
+
+def point_lift(
+    camera: CellCamera, pixels: FloatArray, depth_m: FloatArray, normals_cell: FloatArray
+) -> NDArray[np.float64]:
+    """`n^T J` of `point_jacobian` for a direction n of each point (N, 3), (N, P); several times quicker than J."""
+    points_cell, in_camera = _slopes_in_camera(camera, pixels, depth_m)
+    normals = np.asarray(normals_cell, dtype=np.float64)
+    lift = np.empty((len(points_cell), len(camera.parameter_names)))
+    lift[:, :3], lift[:, 3:6] = np.cross(points_cell, normals), normals  # n . (omega x p) = omega . (p x n)
+    lift[:, 6:] = np.einsum("ni,nip->np", normals @ camera.T_cell_depth.rotation, in_camera)
+    return lift
+
+
+def _slopes_in_camera(
+    camera: CellCamera, pixels: FloatArray, depth_m: FloatArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The points (N, 3) in the cell, and their slopes (N, 3, P - 6) with lens and correction in the camera's frame."""
     z_m = np.asarray(depth_m, dtype=np.float64)
     places = np.asarray(pixels, dtype=np.float64)
     sight = _sight(camera.depth, places)
     rays = np.column_stack((sight.ideal, np.ones(len(z_m))))
     points_cell = (rays * z_m[:, None]) @ camera.T_cell_depth.rotation.T + camera.T_cell_depth.translation_m
-    jacobian = np.zeros((len(z_m), 3, len(camera.parameter_names)))
-    jacobian[:, :, :3] = -_cross_matrices(points_cell)
-    jacobian[:, :, 3:6] = np.eye(3)
     in_camera = np.zeros((len(z_m), 3, len(camera.parameter_names) - 6))
     lens_size = sight.by_lens.shape[2]
     in_camera[:, :2, :lens_size] = sight.by_lens * z_m[:, None, None]
     per_fx, per_correction = _depth_slopes(camera, places, z_m)
     in_camera[:, :, 0] += rays * per_fx[:, None]
     in_camera[:, :, lens_size:] = rays[:, :, None] * per_correction[:, None, :]
-    jacobian[:, :, 6:] = np.einsum("ij,njp->nip", camera.T_cell_depth.rotation, in_camera)
-    return jacobian
+    return points_cell, in_camera
 
 
 def point_covariance(camera: CellCamera, pixels: FloatArray, depth_m: FloatArray) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ field: the distance of a point is its residual, the field's gradient the normal,
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,7 +29,7 @@ from depthcell.fusion.posefit import (
 )
 from depthcell.fusion.reference import Reference
 from depthcell.fusion.registration.allowedmotions import AllowedMotions
-from depthcell.fusion.registration.weakmotion import better_along
+from depthcell.fusion.registration.weakmotion import CLEARLY, STEP_M, loss_of, places_along, weak_motions
 
 USED_POINTS = 25_000
 """So many points, taken evenly, tell nearly all; fewer leave a turn to the handful on the walls of bores."""
@@ -41,6 +42,7 @@ NEARLY_STILL_M = 2e-5
 STILL_M = 1e-6
 """A step that moves the part by less than this is the last one."""
 MOST_STEPS = 40
+NOTHING = np.zeros((6, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +135,10 @@ def align(
     stride = max(1, len(cloud) // settings.used_points)
     points = cloud if stride == 1 else cloud[np.arange(0, len(cloud), stride)]
     search = _Search(points, reference, T_cell_part, settings)
-    pose, first_steps = search.approached()
+    pose, unclear, first_steps = search.approached()
     # What is free shows best where the part lies; whatever went along it on the way is taken back.
     fit = search.linearised(pose)
-    free = search.free_at(fit)
+    free = search.free_at(fit, unclear)
     pose, fit, steps = search.refined(fit, free)
 
     basis, wanted = search.basis, without(search.allowed, free)
@@ -181,25 +183,43 @@ class _Search:
         """The least-squares problem of all points at a pose."""
         return self._at(pose, self._sample, 1)
 
-    def approached(self) -> tuple[RigidTransform, int]:
-        """From nominal to nearly the pose, by some of the points; and the number of steps."""
+    def approached(self) -> tuple[RigidTransform, NDArray[np.float64], int]:
+        """From nominal to nearly the pose, by some of the points; motions found unclear (6, U); the number of steps."""
         count = len(self._sample.cloud)
         thinned = count // FIRST_POINTS
         if thinned < 2:
-            return self._nominal, 0
-        some = self._sample.some(thinned)
-        fit = self._at(self._nominal, some, thinned)
+            return self._nominal, NOTHING, 0
+        fit = self._at(self._nominal, self._sample.some(thinned), thinned)
+        pose, fit, steps = self._stepped(fit, without(self.allowed, self.free_at(fit)), thinned, NEARLY_STILL_M)
+        unclear: list[NDArray[np.float64]] = []
         wanted = without(self.allowed, self.free_at(fit))
-        pose, fit, steps = self._stepped(fit, wanted, thinned, NEARLY_STILL_M)
-        better = better_along(fit, self._reference, self.allowed, self._settings.capture_m)
-        if better is None:
-            return pose, steps
-        fit = self._at(better, some, thinned)
-        pose, _, more = self._stepped(fit, without(self.allowed, self.free_at(fit)), thinned, NEARLY_STILL_M)
-        return pose, steps + more
+        for motion in weak_motions(fit, wanted).T:
+            pose, fit, is_clear, more = self._best_along(motion, pose, fit, wanted)
+            steps += more
+            if not is_clear:
+                unclear.append(motion)
+        return pose, np.array(unclear).reshape(-1, 6).T, steps
 
-    def free_at(self, fit: Fit) -> NDArray[np.float64]:
-        """Motions that the surface seen does not determine, (6, K)."""
+    def _best_along(
+        self, motion: NDArray[np.float64], pose: RigidTransform, fit: Fit, wanted: NDArray[np.float64]
+    ) -> tuple[RigidTransform, Fit, bool, int]:
+        """The likeliest pose along a motion, whether no other is about as likely, and the number of steps."""
+        thinned, form_m, steps = len(self._sample.cloud) // len(fit.sample.cloud), self._settings.form_m, 0
+        found = [(loss_of(fit, form_m), pose, fit)]
+        for place in places_along(fit, motion, self._reference, self._settings.capture_m):
+            with suppress(DepthcellError):  # out of reach
+                other = self._at(place, fit.sample, thinned)
+                there, other, more = self._stepped(other, wanted, thinned, NEARLY_STILL_M)
+                found.append((loss_of(other, form_m), there, other))
+                steps += more
+        found.sort(key=lambda each: each[0])
+        loss, pose, fit = found[0]
+        apart_m = [abs(float(self.basis.between(there, pose) @ motion)) for _, there, _ in found]
+        rivals = [each[0] for each, way_m in zip(found, apart_m, strict=True) if way_m > STEP_M]
+        return pose, fit, not rivals or rivals[0] - loss > CLEARLY, steps
+
+    def free_at(self, fit: Fit, unclear: NDArray[np.float64] = NOTHING) -> NDArray[np.float64]:
+        """Motions that the surface seen does not determine, (6, K); among them the `unclear` ones, (6, U)."""
         thinned = max(1, len(fit.sample.cloud) // FREE_POINTS)
         on_it = np.flatnonzero(fit.cut[::thinned] < 1) * thinned
         jacobian, cloud, pose = fit.jacobian[:, on_it], fit.sample.cloud, fit.T_cell_part
@@ -207,7 +227,9 @@ class _Search:
         information = product(jacobian, jacobian) / max(len(on_it), 1)
         surface_part = pose.inverse() @ surface_cell
         form_m = self._settings.form_m
-        return free_motions(self.basis, information, surface_part, pose, self._reference, self.allowed, form_m)
+        asked = without(self.allowed, unclear)
+        free = free_motions(self.basis, information, surface_part, pose, self._reference, asked, form_m)
+        return np.hstack((unclear, free))
 
     def refined(self, fit: Fit, free: NDArray[np.float64]) -> tuple[RigidTransform, Fit, int]:
         """From a pose nearly right to the one at which a step is still; the problem there, and the number of steps.

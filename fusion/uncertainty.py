@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from depthcell.acquisition.transform import FloatArray
 from depthcell.calib.cell import Cell, CellCamera
-from depthcell.calib.propagation import point_jacobian
+from depthcell.calib.propagation import point_lift
 
 SAMPLES = 200
 """Points at which two cameras' calibration errors are compared; they are smooth over a part."""
@@ -51,8 +51,7 @@ def pose_variance_m2(points: FloatArray, normals: FloatArray, covariance: NDArra
 def calibration_jacobian(camera: CellCamera, points_cell: FloatArray, normals_cell: FloatArray) -> FloatArray:
     """Lift of a camera's points along their normals per unit of each of its P parameters, (N, P)."""
     points_cam = camera.T_cell_depth.inverse() @ points_cell.astype(np.float64)
-    jacobian = point_jacobian(camera, camera.depth.project(points_cam), points_cam[:, 2])
-    return np.asarray(np.einsum("ni,nip->np", normals_cell, jacobian))
+    return point_lift(camera, camera.depth.project(points_cam), points_cam[:, 2], normals_cell)
 
 
 def shared_correlation(cell: Cell, first: str, second: str, points_cell: FloatArray, normals_cell: FloatArray) -> float:

@@ -16,12 +16,14 @@ from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import Cell, CellCamera, DisparityNoise, camera_covariance
 from depthcell.calib.depthcorrection import DepthCorrection
 from depthcell.errors import DepthcellError, Reason
+from depthcell.fusion import align as alignment_module
 from depthcell.fusion import distancefield
 from depthcell.fusion.align import Alignment, AlignmentSettings, align
 from depthcell.fusion.motion import Basis
 from depthcell.fusion.partcloud import PartCloud
-from depthcell.fusion.posefit import sharing
+from depthcell.fusion.posefit import Sample, linearised, sharing
 from depthcell.fusion.reference import Reference
+from depthcell.fusion.registration.weakmotion import weak_motions
 from depthcell.fusion.uncertainty import calibration_jacobian
 
 T_CELL_PART = RigidTransform.from_rotation_vector(
@@ -330,6 +332,63 @@ def test_a_shaft_may_turn_and_says_so(shaft: Reference, cell: Cell) -> None:
     spread_m = np.sqrt(np.linalg.eigvalsh(to_motion @ alignment.covariance @ to_motion.T))
     assert spread_m[-1] > 1e-3
     assert spread_m[-2] < 2e-4
+
+
+@pytest.fixture(scope="module")
+def weld() -> Reference:
+    return reference_of(load_part("weld").mesh)
+
+
+def within(weld: Reference, cell: Cell, half_m: float) -> PartCloud:
+    """What cameras above see of the weld no farther than `half_m` along x; it is 100 mm long."""
+    cloud = noisy(exact_cloud(weld, cell, spacing_m=6e-4), 9)
+    return cloud[np.flatnonzero(np.abs((T_CELL_PART.inverse() @ cloud.points_cell)[:, 0]) < half_m)]
+
+
+def slid(cloud: PartCloud, way_mm: float) -> RigidTransform:
+    return displaced(cloud, np.zeros(3), T_CELL_PART.rotate(np.array([way_mm, 0.0, 0.2])))
+
+
+def slide_m(alignment: Alignment) -> float:
+    return float((T_CELL_PART.inverse() @ alignment.T_cell_part.translation_m)[0])
+
+
+ALIKE = AlignmentSettings(capture_m=0.008, form_m=1e-4)
+"""Good welds have the same ripples, 3.2 mm from one to the next."""
+
+
+@pytest.mark.parametrize("start_mm", [-2.5, 2.0])
+def test_a_slide_held_by_ripples_is_looked_for_beyond_the_next_one(
+    weld: Reference, cell: Cell, start_mm: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = within(weld, cell, 0.0499)  # the rounded corners are in it, the ends are not
+    found = align(cloud, weld, slid(cloud, start_mm), cell, ALIKE)
+    assert abs(slide_m(found)) < 5e-5
+    assert found.free_directions == ()
+    # Negative control: the nearest minimum is that of another ripple.
+    monkeypatch.setattr(alignment_module, "places_along", lambda *_: [])
+    assert abs(slide_m(align(cloud, weld, slid(cloud, start_mm), cell, ALIKE))) > 1e-3
+
+
+@pytest.mark.parametrize(("form_m", "why"), [(1e-4, "ripples alike"), (5e-4, "ripples that differ")])
+def test_a_slide_that_ripples_cannot_settle_is_free(weld: Reference, cell: Cell, form_m: float, why: str) -> None:
+    """Without corners the next ripple does as well; and where good parts differ by more, no ripple tells anything."""
+    cloud = within(weld, cell, 0.040)
+    found = align(cloud, weld, slid(cloud, 2.0), cell, replace(ALIKE, form_m=form_m))
+    assert len(found.free_directions) == 1, why
+    assert found.free_directions[0].startswith("shift along (0.98, 0.20")
+    assert slide_m(found) == pytest.approx(2e-3, abs=2e-4)  # nominal was kept
+    basis = Basis.around(cloud.points_cell)
+    to_motion = np.linalg.inv(basis.twist)
+    along_m2 = np.linalg.eigvalsh(to_motion @ found.covariance @ to_motion.T)[-1]
+    assert along_m2 == pytest.approx(0.008**2 / 3, rel=0.05)
+
+
+def test_no_part_that_is_held_is_looked_for_elsewhere(bracket: Reference, weld: Reference, cell: Cell) -> None:
+    for reference, count in ((bracket, 0), (weld, 1)):
+        cloud = within(reference, cell, 0.040)
+        fit = linearised(Sample.of(cloud, Basis.around(cloud.points_cell)), reference, T_CELL_PART, 0.008)
+        assert weak_motions(fit, np.eye(6)).shape == (6, count)
 
 
 def test_what_cannot_be_aligned_is_refused(bracket: Reference, shaft: Reference, cell: Cell) -> None:

@@ -9,7 +9,13 @@ from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import CellCamera, DisparityNoise
 from depthcell.calib.depthcorrection import DepthCorrection
-from depthcell.calib.propagation import depth_sigma_m, point_covariance, point_jacobian, read_disparity_px
+from depthcell.calib.propagation import (
+    depth_sigma_m,
+    point_covariance,
+    point_jacobian,
+    point_lift,
+    read_disparity_px,
+)
 from depthcell.fusion.calibrationvariance import normal_variance_m2
 from depthcell.fusion.region import Window
 
@@ -157,3 +163,12 @@ def test_depth_alone_is_the_part_along_the_ray() -> None:
     only_depth = replace(made, covariance=covariance, T_cell_depth=RigidTransform.identity("cell", "depth:1"))
     along = point_covariance(only_depth, pixels, depth_m)[0, 2, 2]
     np.testing.assert_allclose(depth_sigma_m(made, pixels, depth_m), np.sqrt(along), rtol=1e-9)
+
+
+@pytest.mark.parametrize("distortion", list(Distortion))
+def test_lifts_are_the_slopes_along_normals(distortion: Distortion) -> None:
+    made, rng = camera(intrinsics(distortion)), np.random.default_rng(6)
+    pixels, depth_m = rng.uniform((0, 0), (639, 479), (40, 2)), rng.uniform(0.25, 1.2, 40)
+    normals = rng.normal(size=(40, 3))
+    slopes = np.einsum("ni,nip->np", normals, point_jacobian(made, pixels, depth_m))
+    np.testing.assert_allclose(point_lift(made, pixels, depth_m, normals), slopes, rtol=1e-9, atol=1e-12)
