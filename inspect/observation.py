@@ -111,6 +111,7 @@ class Observer:
         self._alignment = AlignmentSettings(
             capture_m=recipe.pose.max_shift_m,
             capture_rad=recipe.pose.max_turn_rad,
+            form_m=recipe.pose.form_mm / 1000.0,
             allowed=recipe.pose.allowed_motions,
         )
         self._presence = PresenceCheck(recipe, self.cell, self.reference, self._alignment)

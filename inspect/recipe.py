@@ -92,6 +92,7 @@ class PoseSection(Section):
         max_shift_mm, max_turn_deg: how far from there a part is looked for.
         allowed: motions along and about the part's axes that the points decide; the fixture holds the others.
         held_sigma_mm, held_sigma_deg: standard uncertainty, from part to part, of what the fixture holds.
+        form_mm: how far good parts may differ in form; what stands out less tells nothing of where a part lies.
     """
 
     rotation_deg: Vector = (0.0, 0.0, 0.0)
@@ -101,6 +102,7 @@ class PoseSection(Section):
     allowed: Annotated[tuple[Literal["rx", "ry", "rz", "x", "y", "z"], ...], Field(min_length=1)] = MOTIONS
     held_sigma_mm: NotNegative | None = None
     held_sigma_deg: NotNegative | None = None
+    form_mm: Positive = 0.5
 
     @model_validator(mode="after")
     def _held_is_uncertain(self) -> Self:
@@ -373,7 +375,7 @@ class Recipe(Section):
                 del content["cell"][name]
         if content["reference"]["mesh_chord_mm"] == ReferenceSection.model_fields["mesh_chord_mm"].default:
             del content["reference"]["mesh_chord_mm"]
-        for name in ("allowed", "held_sigma_mm", "held_sigma_deg"):
+        for name in ("allowed", "held_sigma_mm", "held_sigma_deg", "form_mm"):
             if getattr(self.pose, name) == PoseSection.model_fields[name].default:
                 del content["pose"][name]
         for number, datum in enumerate(self.datum):

@@ -265,6 +265,7 @@ def test_fixture_holds_what_is_not_allowed_and_says_how_well(recipe_path: Path) 
     assert motions is not None
     assert motions.names == ("x", "y", "rz")
     assert motions.held_sigma_m == pytest.approx(2e-5)
+    assert recipe.pose.form_mm == pytest.approx(0.5)
     assert motions.held_sigma_rad == pytest.approx(np.radians(0.1))
     assert recipe.sha256 != before
     edited(recipe_path, "held_sigma_mm = 0.02", "")
