@@ -1,0 +1,90 @@
+"""Is a part like those that a model has learned from at all? If not, what the model says of it does not hold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthcell.errors import DepthcellError
+from depthcell.models.network.partinput import PartInput
+
+FEATURES = (
+    "measured",
+    "colored",
+    "deviation",
+    "deviation_spread",
+    "sigma",
+    "red",
+    "green",
+    "blue",
+    "brightness_spread",
+)
+"""Of each view: shares measured and coloured; median and spread of the deviation, mm; median sigma, mm; median colour,
+and spread of its brightness."""
+FLOORS = np.array([0.02, 0.02, 0.03, 0.03, 0.02, 0.03, 0.03, 0.03, 0.03])
+"""Differences that mean nothing, in the unit of each feature."""
+MARGIN = 2.0
+"""A part is unlike the good ones if it is so many times as far off as the farthest of them."""
+LEAST_LIMIT = 4.0
+MAD_TO_SIGMA = 1.4826
+
+
+def global_features(part: PartInput) -> NDArray[np.float64]:
+    """(V, 9) of a part, see `FEATURES`; 0 of a camera that saw nothing."""
+    found = np.zeros((len(part.serials), len(FEATURES)))
+    rgb = part.images[:, :3]
+    for view in range(len(part.serials)):
+        measured, colored = part.channel("measured")[view] > 0, part.channel("colored")[view] > 0
+        found[view, :2] = measured.mean(), colored.mean()
+        if measured.any():
+            deviation = part.channel("deviation")[view][measured]
+            low, middle, high = np.percentile(deviation, (25, 50, 75))
+            found[view, 2:5] = middle, high - low, np.median(part.channel("sigma")[view][measured])
+        if colored.any():
+            colors = rgb[view][:, colored]
+            found[view, 5:8] = np.median(colors, axis=1)
+            found[view, 8] = np.subtract(*np.percentile(colors.mean(axis=0), (90, 10)))
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Familiarity:
+    """What good parts look like as a whole.
+
+    Attributes:
+        centre, spread: (V, 9) median and scaled median absolute deviation, floors included.
+        limit: distance from which on a part is unlike them.
+    """
+
+    centre: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    limit: float
+
+    @classmethod
+    def learn(cls, parts: Sequence[PartInput]) -> "Familiarity":
+        """From good parts.
+
+        Raises:
+            DepthcellError: fewer than three.
+        """
+        if len(parts) < 3:
+            raise DepthcellError(f"familiarity: {len(parts)} good parts to learn from; at least 3 are needed")
+        values = np.stack([global_features(part) for part in parts])
+        centre = np.median(values, axis=0)
+        spread = MAD_TO_SIGMA * np.median(np.abs(values - centre), axis=0) + FLOORS
+        farthest = float(np.abs((values - centre) / spread).max())
+        return cls(centre, spread, MARGIN * max(farthest, LEAST_LIMIT))
+
+    def distance(self, part: PartInput) -> float:
+        """How far a part is off in the feature in which it is farthest, in spreads."""
+        return float(np.abs((global_features(part) - self.centre) / self.spread).max())
+
+    def why(self, part: PartInput) -> str | None:
+        """What is unlike the good parts, in words; None if nothing is."""
+        off = np.abs((global_features(part) - self.centre) / self.spread)
+        if off.max() <= self.limit:
+            return None
+        view, feature = np.unravel_index(int(off.argmax()), off.shape)
+        name = FEATURES[int(feature)].replace("_", " ")
+        return f"{name} of camera {part.serials[int(view)]} is {off.max():.0f} spreads off, {self.limit:.0f} are usual"
