@@ -7,9 +7,10 @@ as a root of the mean square, each in units of what a whole good part usually sc
 and what else was tried.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,7 +44,6 @@ class BaselineSettings:
         edge_reach, normal_reach: largest shift of a patch, in cells of two pixels.
         smoothing_px: standard deviation of the final smoothing of the map.
         floor: share of the mean distance added to the usual distance before dividing by it.
-        scale_parts: good parts, evenly picked, that say what a whole good part scores.
     """
 
     method: Method = Method.FUSED
@@ -52,7 +52,6 @@ class BaselineSettings:
     normal_reach: int = 2
     smoothing_px: float = 3.0
     floor: float = 1.0
-    scale_parts: int = 30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,13 +93,27 @@ class _Branch:
         return np.asarray(smooth / self.scale, dtype=np.float32)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compared:
+    """A good part compared with the others: how far it is from them in each branch, and how they were laid over it."""
+
+    distances: tuple[NDArray[np.float16], ...]
+    overlays: tuple[Overlay, ...]
+
+
 class Baseline:
-    """Good parts, ready to judge others by. Built by `Baseline.fit`."""
+    """Good parts, ready to judge others by. Built by `Baseline.fit`.
+
+    Attributes:
+        settings: how it compares.
+        good_scores: part score of each good part, judged by the others.
+    """
 
     def __init__(
         self, settings: BaselineSettings, scale: Scale, bank: ReferenceBank, branches: Sequence[_Branch]
     ) -> None:
         self.settings = settings
+        self.good_scores: tuple[float, ...] = ()
         self._scale = scale
         self._bank = bank
         self._branches = tuple(branches)
@@ -112,7 +125,7 @@ class Baseline:
         Args:
             scans: at least three good parts; each is asked for twice, so they may be read on demand.
             settings: how to compare.
-            advance: called `fit_steps(len(scans), settings)` times.
+            advance: called `fit_steps(len(scans))` times.
 
         Raises:
             DepthcellError: fewer than three parts, or one of them does not stand out from its back plane.
@@ -121,8 +134,14 @@ class Baseline:
             raise DepthcellError(f"baseline: {len(scans)} good parts to learn from; at least 3 are needed")
         scale = common_scale(scans)
         bank = ReferenceBank([view_part(scan, scale) for scan in scans])
-        blank = cls(settings, scale, bank, _blank_branches(settings, scale))
-        return blank._with_usual(advance)._with_scale(advance)
+        baseline = cls(settings, scale, bank, _blank_branches(settings, scale))
+        compared = []
+        for index in range(len(scans)):
+            compared.append(baseline._compared(index))
+            advance()
+        baseline._learn_usual(compared)
+        baseline._learn_scale(compared)
+        return baseline
 
     def judge(self, scan: Scan) -> AnomalyMap:
         """How unlike a good part each pixel of a part looks.
@@ -134,37 +153,38 @@ class Baseline:
         scored = self._fused(self._scores(view, self._bank.overlays(view, self.settings.neighbours)))
         return AnomalyMap(view.to_image(scored, self._scale.factor), worst(scored), f"baseline-{self.settings.method}")
 
-    def _with_usual(self, advance: Callable[[], None]) -> "Baseline":
-        """Judge each good part by the others: what good parts differ by, and where."""
-        usual: list[list[NDArray[np.float32]]] = [[] for _ in self._branches]
-        means: list[list[float]] = [[] for _ in self._branches]
-        for index, view in enumerate(self._bank.views):
-            overlays = self._bank.overlays(view, self.settings.neighbours, leave_out=index)
-            for number, distance in enumerate(self._distances(view, overlays)):
-                spread = cv2.dilate(distance, np.ones((9, 9), np.uint8))
-                usual[number].append(cv2.GaussianBlur(spread, (0, 0), 2.0).astype(np.float32, copy=False))
-                means[number].append(float(distance[distance > 0].mean()))
-            advance()
-        return self._with_branches(
-            replace(branch, usual=tuple(maps), floor=self.settings.floor * float(np.mean(mean)))
-            for branch, maps, mean in zip(self._branches, usual, means, strict=True)
-        )
+    def _compared(self, index: int) -> _Compared:
+        view = self._bank.views[index]
+        overlays = self._bank.overlays(view, self.settings.neighbours, leave_out=index)
+        distances = tuple(distance.astype(np.float16) for distance in self._distances(view, overlays))
+        return _Compared(distances, tuple(overlay.thinned() for overlay in overlays))
 
-    def _with_scale(self, advance: Callable[[], None]) -> "Baseline":
-        """Judge some good parts once more, now over what is usual: what a whole good part scores."""
-        scores = []
-        for index in _evenly(len(self._bank.views), self.settings.scale_parts):
-            view = self._bank.views[index]
-            overlays = self._bank.overlays(view, self.settings.neighbours, leave_out=index)
-            scores.append([worst(scored) for scored in self._scores(view, overlays)])
-            advance()
-        return self._with_branches(
-            replace(branch, scale=max(float(median), 1e-9))
-            for branch, median in zip(self._branches, np.median(scores, axis=0), strict=True)
-        )
+    def _learn_usual(self, compared: Sequence[_Compared]) -> None:
+        """What good parts differ by, and where."""
+        learned = []
+        for number, branch in enumerate(self._branches):
+            distances = [part.distances[number].astype(np.float32) for part in compared]
+            spread = [cv2.GaussianBlur(cv2.dilate(one, np.ones((9, 9), np.uint8)), (0, 0), 2.0) for one in distances]
+            floor = self.settings.floor * float(np.mean([one[one > 0].mean() for one in distances]))
+            usual = tuple(one.astype(np.float32, copy=False) for one in spread)
+            learned.append(replace(branch, usual=usual, floor=floor))
+        self._branches = tuple(learned)
 
-    def _with_branches(self, branches: Iterable[_Branch]) -> "Baseline":
-        return Baseline(self.settings, self._scale, self._bank, tuple(branches))
+    def _learn_scale(self, compared: Sequence[_Compared]) -> None:
+        """What a whole good part scores, over what is usual: in each branch, then fused."""
+        blur_px = self.settings.smoothing_px
+        scored = []
+        for part in compared:
+            overlays = [overlay.whole() for overlay in part.overlays]
+            maps = zip(self._branches, part.distances, strict=True)
+            scored.append([b.score(d.astype(np.float32), overlays, blur_px).astype(np.float16) for b, d in maps])
+        medians = np.median([[worst(one) for one in maps] for maps in scored], axis=0)
+        scales = [max(float(median), 1e-9) for median in medians]
+        self._branches = tuple(replace(b, scale=scale) for b, scale in zip(self._branches, scales, strict=True))
+        self.good_scores = tuple(
+            worst(self._fused([one / np.float32(scale) for one, scale in zip(maps, scales, strict=True)]))
+            for maps in scored
+        )
 
     def _distances(self, view: PartView, overlays: Sequence[Overlay]) -> list[NDArray[np.float32]]:
         laid = [overlay.carry_view(self._bank.views[overlay.reference]) for overlay in overlays]
@@ -183,14 +203,15 @@ class Baseline:
         return np.asarray(np.sqrt(squared), dtype=np.float32)
 
 
-def fit_steps(parts: int, settings: BaselineSettings) -> int:
+def fit_steps(parts: int) -> int:
     """How many steps `Baseline.fit` reports for so many good parts."""
-    return parts + len(_evenly(parts, settings.scale_parts))
+    return parts
 
 
-def worst(scored: NDArray[np.float32]) -> float:
+def worst(scored: NDArray[np.floating[Any]]) -> float:
     """A part's score: the mean of the highest `WORST_PIXELS` pixels of its map."""
-    return float(np.partition(scored, -WORST_PIXELS, axis=None)[-WORST_PIXELS:].mean())
+    highest = np.partition(scored, -WORST_PIXELS, axis=None)[-WORST_PIXELS:]
+    return float(highest.astype(np.float32, copy=False).mean())
 
 
 def _blank_branches(settings: BaselineSettings, scale: Scale) -> list[_Branch]:
@@ -200,8 +221,3 @@ def _blank_branches(settings: BaselineSettings, scale: Scale) -> list[_Branch]:
     if settings.method is not Method.RGB:
         branches.append(_Branch(lambda view: normal_features(view.height_mm, scale.pixel_mm), settings.normal_reach))
     return branches
-
-
-def _evenly(count: int, wanted: int) -> list[int]:
-    """At most `wanted` of the indices below `count`, evenly spaced."""
-    return sorted(set(np.linspace(0, count - 1, min(count, wanted)).astype(int).tolist()))

@@ -22,6 +22,7 @@ THUMB_PX = 48
 ANGLE_STEP_DEG = 5
 ECC_STEPS = 40
 FLOW_SIGMA_PX = 3.0
+THINNED_PX = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +37,21 @@ class Overlay:
     reference: int
     column: NDArray[np.float32]
     row: NDArray[np.float32]
+
+    def thinned(self) -> "Overlay":
+        """The same at every `THINNED_PX`-th pixel, to be kept for many parts; `whole` takes it back."""
+        return replace(self, column=self.column[::THINNED_PX, ::THINNED_PX], row=self.row[::THINNED_PX, ::THINNED_PX])
+
+    def whole(self) -> "Overlay":
+        """A thinned overlay at every pixel again, linear between those that were kept: maps are that smooth."""
+        side = THINNED_PX * self.column.shape[0]
+        enlarge = np.diag((float(THINNED_PX), float(THINNED_PX), 1.0))[:2]
+
+        def enlarged(values: NDArray[np.float32]) -> NDArray[np.float32]:
+            full = cv2.warpAffine(np.ascontiguousarray(values), enlarge, (side, side), borderMode=cv2.BORDER_REPLICATE)
+            return full.astype(np.float32, copy=False)
+
+        return replace(self, column=enlarged(self.column), row=enlarged(self.row))
 
     def carry(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Values (S, S) on the reference's canvas, read at each pixel of the judged canvas; 0 around."""

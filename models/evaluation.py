@@ -1,9 +1,12 @@
-"""`depthcell evaluate`: fit on the good parts of a data set, choose the threshold on others, judge the test parts."""
+"""`depthcell evaluate`: learn from the good parts of a data set, choose the threshold by such alone, judge the others.
+
+With several seeds (`evaluation_seeds.py`) each learns from its own draw of the good parts.
+"""
 
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +17,8 @@ from depthcell.errors import DepthcellError
 from depthcell.files import written_beside
 from depthcell.models.anomaly import AnomalyMap
 from depthcell.models.baseline import Baseline, BaselineSettings, fit_steps
+from depthcell.models.decision.threshold import Threshold, check_rate, choose_threshold
 from depthcell.models.metrics import (
-    CONFIDENCE,
     Estimate,
     ScoredImage,
     auroc_estimate,
@@ -23,6 +26,8 @@ from depthcell.models.metrics import (
     proportion_estimate,
 )
 from depthcell.models.mvtec3d import GOOD, DataSet, Sample, ScansOnDemand, load_mask, load_scan, open_data_set
+
+FALSE_REJECT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +37,16 @@ class EvaluationPlan:
     Attributes:
         root: folder in MVTec 3D-AD layout.
         settings: of the baseline.
-        seed: of the bootstrap intervals; the baseline itself draws nothing.
+        seed: of the bootstrap intervals; the first of several.
         maps: new or empty folder for the anomaly maps; None writes none.
+        false_reject: share of good parts that may be rejected.
     """
 
     root: Path
     settings: BaselineSettings
     seed: int = 0
     maps: Path | None = None
+    false_reject: float = FALSE_REJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +87,21 @@ class Evaluation(Accuracy):
 
     Attributes:
         per_defect: defect kind -> figures.
-        threshold: a part that scores above it is rejected: the highest score among the validation parts.
-        false_reject_expected_at_most: (n_validation + 1)^-1, the chance that a new good part scores above every
-            validation part if it comes from the same process (split conformal prediction; Vovk et al., "Algorithmic
-            Learning in a Random World", 2005). That is an average over validation sets.
-        false_reject_at_most: what the share of rejected good parts stays below for 95 % of validation sets:
-            1 - 0.05^(1 / n_validation) (Wilks, Annals of Mathematical Statistics 12, 1941).
+        threshold: a part that scores above it is rejected. Chosen by good parts alone: those of validation, those of
+            train that were not learned from, and those learned from, each judged by the others.
+        false_reject_asked, false_reject_expected_at_most, false_reject_at_most, n_threshold: see `Threshold`. They
+            hold if all these parts and the new one are of one kind, and as far as a good part judged by the others
+            scores like a new one: leaving one out (the jackknife) is near to that, but no proof covers it.
         false_rejects: good test parts above the threshold.
         missed: defective test parts at or below it.
         seconds_per_part: median wall time from the files of a test part to its map.
         peak_memory_mb: most memory that the process held, in 10^6 bytes.
-        method, seed, n_train, n_validation, n_test: what was evaluated.
+        method, seed, n_train, n_validation, n_test: what was evaluated; n_train parts were learned from.
     """
 
     per_defect: dict[str, DefectAccuracy]
     threshold: float
+    false_reject_asked: float
     false_reject_expected_at_most: float
     false_reject_at_most: float
     false_rejects: Wrong
@@ -106,6 +113,7 @@ class Evaluation(Accuracy):
     n_train: int
     n_validation: int
     n_test: int
+    n_threshold: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +127,7 @@ class _Judged:
 
 
 def run_evaluation(plan: EvaluationPlan, begin: Callable[[int], None], advance: Callable[[], None]) -> Evaluation:
-    """Fit on train/good, choose the threshold on validation/good, judge test.
+    """Learn from all of train/good, choose the threshold, judge test.
 
     Args:
         plan: what to evaluate.
@@ -129,22 +137,46 @@ def run_evaluation(plan: EvaluationPlan, begin: Callable[[int], None], advance: 
     Raises:
         DepthcellError: the data set is not as it should be, or the folder for maps may not be written to.
     """
+    data = checked_data_set(plan)
+    begin(evaluation_steps(data, len(data.train)))
+    return evaluate_once(plan, data, range(len(data.train)), advance)
+
+
+def checked_data_set(plan: EvaluationPlan) -> DataSet:
+    """The data set, every file of which was read once: a bad one is refused now, not after minutes.
+
+    Raises:
+        DepthcellError: see `run_evaluation`.
+    """
+    check_rate(plan.false_reject)
     data = open_data_set(plan.root)
     if plan.maps is not None:
         _check_maps_folder(plan.maps, plan.root)
-    for sample in data.test:  # a bad file is refused now, not after minutes of fitting
+    for sample in data.test:
         load_mask(sample, load_scan(sample).rgb.shape[:2])
-    begin(fit_steps(len(data.train), plan.settings) + len(data.validation) + len(data.test))
-    baseline = Baseline.fit(ScansOnDemand(data.train), plan.settings, advance)
-    validation = []
-    for scan in ScansOnDemand(data.validation):
-        validation.append(baseline.judge(scan).part_score)
+    return data
+
+
+def evaluation_steps(data: DataSet, learned: int) -> int:
+    """How many steps `evaluate_once` reports when it learns from so many parts."""
+    return fit_steps(learned) + len(data.train) - learned + len(data.validation) + len(data.test)
+
+
+def evaluate_once(
+    plan: EvaluationPlan, data: DataSet, learned: Collection[int], advance: Callable[[], None]
+) -> Evaluation:
+    """Learn from those parts of train/good that `learned` names, choose the threshold, judge test."""
+    baseline = Baseline.fit(ScansOnDemand([data.train[index] for index in learned]), plan.settings, advance)
+    scores = list(baseline.good_scores)
+    left_out = [sample for index, sample in enumerate(data.train) if index not in learned]
+    for scan in ScansOnDemand([*left_out, *data.validation]):
+        scores.append(baseline.judge(scan).part_score)
         advance()
     judged = []
     for sample in data.test:
         judged.append(_judged(baseline, sample, plan.maps))
         advance()
-    return _evaluation(plan, data, max(validation), judged)
+    return _evaluation(plan, data, len(learned), choose_threshold(np.array(scores), plan.false_reject), judged)
 
 
 def _judged(baseline: Baseline, sample: Sample, maps: Path | None) -> _Judged:
@@ -158,7 +190,9 @@ def _judged(baseline: Baseline, sample: Sample, maps: Path | None) -> _Judged:
     return _Judged(sample.kind, found.part_score, pixels, seconds)
 
 
-def _evaluation(plan: EvaluationPlan, data: DataSet, threshold: float, judged: Sequence[_Judged]) -> Evaluation:
+def _evaluation(
+    plan: EvaluationPlan, data: DataSet, learned: int, threshold: Threshold, judged: Sequence[_Judged]
+) -> Evaluation:
     good = [part for part in judged if part.kind == GOOD]
     kinds = sorted({part.kind for part in judged} - {GOOD})
     defective = {kind: [part for part in judged if part.kind == kind] for kind in kinds}
@@ -166,22 +200,24 @@ def _evaluation(plan: EvaluationPlan, data: DataSet, threshold: float, judged: S
         **_figures(judged, plan.seed),
         per_defect={
             kind: DefectAccuracy(
-                **_figures([*good, *parts], plan.seed), n_parts=len(parts), missed=_wrong(parts, threshold)
+                **_figures([*good, *parts], plan.seed), n_parts=len(parts), missed=_wrong(parts, threshold.value)
             )
             for kind, parts in defective.items()
         },
-        threshold=threshold,
-        false_reject_expected_at_most=1 / (len(data.validation) + 1),
-        false_reject_at_most=1 - (1 - CONFIDENCE) ** (1 / len(data.validation)),
-        false_rejects=_wrong(good, threshold),
-        missed=_wrong([part for part in judged if part.kind != GOOD], threshold),
+        threshold=threshold.value,
+        false_reject_asked=threshold.stated_rate,
+        false_reject_expected_at_most=threshold.expected_rate,
+        false_reject_at_most=threshold.guaranteed_rate,
+        false_rejects=_wrong(good, threshold.value),
+        missed=_wrong([part for part in judged if part.kind != GOOD], threshold.value),
         seconds_per_part=float(np.median([part.seconds for part in judged])),
         peak_memory_mb=_peak_memory_mb(),
         method=plan.settings.method.value,
         seed=plan.seed,
-        n_train=len(data.train),
+        n_train=learned,
         n_validation=len(data.validation),
         n_test=len(data.test),
+        n_threshold=threshold.n_parts,
     )
 
 

@@ -33,7 +33,7 @@ def goods() -> list[Scan]:
 
 @pytest.fixture(scope="module")
 def baselines(goods: list[Scan]) -> dict[Method, Baseline]:
-    settings = BaselineSettings(neighbours=6, scale_parts=6)
+    settings = BaselineSettings(neighbours=6)
     return {method: Baseline.fit(goods, replace(settings, method=method), lambda: None) for method in Method}
 
 
@@ -144,6 +144,29 @@ def test_the_one_left_out_is_never_used(goods: list[Scan]) -> None:
     assert len(bank.overlays(views[2], 9, leave_out=2)) == 4
 
 
+def test_a_thinned_overlay_comes_back_nearly_whole(goods: list[Scan]) -> None:
+    """Within a twentieth of a pixel wherever the part lies, at a sixteenth of the memory."""
+    views = [view_part(scan, SCALE) for scan in goods[:6]]
+    for overlay in ReferenceBank(views).overlays(views[0], 5, leave_out=0):
+        back = overlay.thinned().whole()
+        assert overlay.thinned().column.size * 16 == overlay.column.size
+        for kept, whole in ((back.column, overlay.column), (back.row, overlay.row)):
+            apart = np.abs(kept - whole)[views[0].part]
+            assert apart.mean() < 0.02
+            assert apart.max() < 0.25
+
+
+def test_good_scores_are_those_of_parts_judged_by_the_others(goods: list[Scan]) -> None:
+    """Close to what a model without that part gives it; a part that was learned from scores less than by the others."""
+    settings = BaselineSettings(method=Method.DEPTH, neighbours=4)
+    whole = Baseline.fit(goods[:10], settings, lambda: None)
+    for index in (0, 4):
+        others = Baseline.fit([*goods[:index], *goods[index + 1 : 10]], settings, lambda: None)
+        assert whole.good_scores[index] == pytest.approx(others.judge(goods[index]).part_score, rel=0.25)
+        assert whole.judge(goods[index]).part_score < whole.good_scores[index]
+    assert np.median(whole.good_scores) == pytest.approx(1.0, rel=0.01)
+
+
 def test_overlay_keeps_unmeasured_heights_unmeasured(goods: list[Scan]) -> None:
     views = [view_part(scan, SCALE) for scan in goods[:3]]
     overlay = ReferenceBank(views).overlays(views[0], 1, leave_out=0)[0]
@@ -248,7 +271,7 @@ def test_judgement_is_the_same_every_time_and_on_any_number_of_threads(goods: li
     try:
         for threads in (1, 1, 2):
             cv2.setNumThreads(threads)
-            baseline = Baseline.fit(goods[:6], BaselineSettings(neighbours=4, scale_parts=2), lambda: None)
+            baseline = Baseline.fit(goods[:6], BaselineSettings(neighbours=4), lambda: None)
             scores.append(baseline.judge(scan).score)
             assert cv2.getNumThreads() == threads
     finally:
@@ -260,9 +283,8 @@ def test_judgement_is_the_same_every_time_and_on_any_number_of_threads(goods: li
 def test_fit_reports_each_step(goods: list[Scan]) -> None:
     steps: list[None] = []
     step: Callable[[], None] = lambda: steps.append(None)  # noqa: E731
-    settings = BaselineSettings(neighbours=2, scale_parts=3)
-    Baseline.fit(goods[:5], settings, step)
-    assert len(steps) == fit_steps(5, settings) == 8
+    Baseline.fit(goods[:5], BaselineSettings(neighbours=2), step)
+    assert len(steps) == fit_steps(5) == 5
 
 
 def test_too_few_good_parts_are_refused(goods: list[Scan]) -> None:
