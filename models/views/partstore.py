@@ -111,6 +111,7 @@ class StoredPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         classes: of its defects, names of `CLASSES`; empty where nobody knows.
         content_sha256: of what was measured.
         file_sha256: of its file.
+        recording_sha256: of what it was made from; empty where nobody knows.
     """
 
     part_id: str
@@ -119,6 +120,7 @@ class StoredPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     classes: tuple[str, ...]
     content_sha256: str
     file_sha256: str
+    recording_sha256: str = ""
 
 
 class _Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,14 +193,19 @@ class PartStore:
         """What is in it."""
         return tuple(self._parts[name] for name in sorted(self._parts))
 
-    def add(self, part: PartInput, *, good: bool) -> StoredPart:
+    def get(self, part_id: str) -> StoredPart | None:
+        """What the index says of a part; None where it is not listed."""
+        return self._parts.get(part_id)
+
+    def add(self, part: PartInput, *, good: bool, recording_sha256: str = "") -> StoredPart:
         """Write a part and list it.
 
         Raises:
             DepthcellError: a part of this name or content is there already, it is of other cameras or another size, or
                 its labels contradict `good`.
         """
-        stored = StoredPart(part.part_id, good, part.labels is not None, _class_names(part), content_sha256(part), "")
+        labelled, classes = part.labels is not None, _class_names(part)
+        stored = StoredPart(part.part_id, good, labelled, classes, content_sha256(part), "", recording_sha256)
         self._check_fit(part)
         _check_labels(part, good)
         _refuse_twice((*self._parts.values(), stored), str(self.folder))
