@@ -16,6 +16,7 @@ from depthcell.calib import commands as calibration
 from depthcell.errors import DepthcellError
 from depthcell.fusion import commands as fusion
 from depthcell.inspect import commands as inspection
+from depthcell.inspect.learning import commands as learning
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -50,6 +51,8 @@ VERBS = (
     inspection.evaluate,
     inspection.inspect,
     inspection.measure,
+    learning.train,
+    learning.explain,
     inspection.listen,
     inspection.demo,
 )

@@ -20,6 +20,9 @@ def inspect(  # noqa: PLR0913, PLR0917 - one parameter for each option of the ve
     ] = 2.0,
     out: Annotated[Path | None, typer.Option(help="New folder for results; SOURCE/inspections/TIME if none.")] = None,
     frames: Annotated[int | None, typer.Option(help="Use only the first so many frames of each part.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of a trained model that judges too, see depthcell train.")
+    ] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no HTML report.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one verdict a line as JSON.")] = False,
 ) -> None:
@@ -36,7 +39,7 @@ def inspect(  # noqa: PLR0913, PLR0917 - one parameter for each option of the ve
     from depthcell.inspect.verdict import Verdict, to_json
     from depthcell.inspect.wire import read_endpoint
 
-    plan = RunPlan(source, recipe, cell, out, frames, not no_report, wait)
+    plan = RunPlan(source, recipe, cell, out, frames, not no_report, wait, model)
     outlet = NoOutlet() if bind is None else VerdictPublisher(read_endpoint(bind, "--bind", insecure=insecure))
     notes = Console(stderr=True, soft_wrap=True, highlight=False)
     with Progress(console=notes, transient=True, disable=not notes.is_terminal) as progress:
@@ -88,39 +91,49 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter for each option of the v
         Path | None, typer.Option(help="Write each anomaly map there as float32 TIFF, named like its input.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the bootstrap intervals; 0 if not given.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=2, help="Evaluate so many times, each on its own draw of the good parts.")
+    ] = None,
+    false_reject: Annotated[
+        float | None, typer.Option(help="Share of good parts that may be rejected; 0.05 if not given.")
+    ] = None,
     pod: Annotated[
         bool, typer.Option("--pod", help="Probability of detection by size, from a simulated run and its truth.")
     ] = False,
     recipe: Annotated[Path | None, typer.Option(help="With --pod: recipe; DIR/recipe.toml if not given.")] = None,
     cell: Annotated[Path | None, typer.Option(help="With --pod: cell file; the recipe's if not given.")] = None,
+    model: Annotated[Path | None, typer.Option(help="With --pod: folder of a model that judges too.")] = None,
     out: Annotated[Path | None, typer.Option(help="With --pod: new folder; DIR/inspections/TIME if none.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure how well depthcell detects: on a data set, or by size of defect on a simulated run.
 
     A data set: image AUROC, pixel AUROC, AUPRO, overall and per defect, with intervals. The baseline learns from
-    train/good, takes its threshold from validation/good alone and judges test.
+    train/good, chooses its threshold by good parts of train and validation alone, and judges test.
 
-    A simulated run: the size of each kind of defect that is found in 90 % of cases, with 95 % confidence (a90/95).
+    A simulated run: the size of each kind of defect that is found in 90 % of cases, with 95 % confidence (a90/95);
+    with --model by a trained model too.
 
     Example: depthcell evaluate ../shared/data/mvtec3d_subset/cable_gland --maps runs/maps
 
     Example: depthcell evaluate runs/sim --pod --json
     """
     if pod:
-        _refuse_options("--pod needs no such option", {"method": method, "maps": maps, "seed": seed})
+        of_data_sets = {"method": method, "maps": maps, "seed": seed, "seeds": seeds, "false-reject": false_reject}
+        _refuse_options("--pod needs no such option", of_data_sets)
         from depthcell.inspect.inspection_run import RunPlan
         from depthcell.inspect.pod_verb import evaluate_detection
 
-        evaluate_detection(RunPlan(source, recipe, cell, out), json_wanted=as_json)
+        evaluate_detection(RunPlan(source, recipe, cell, out, model=model), json_wanted=as_json)
         return
-    _refuse_options("serves --pod alone", {"recipe": recipe, "cell": cell, "out": out})
+    _refuse_options("serves --pod alone", {"recipe": recipe, "cell": cell, "model": model, "out": out})
     from depthcell.models.baseline import BaselineSettings, Method
-    from depthcell.models.evaluation import EvaluationPlan
+    from depthcell.models.evaluation import FALSE_REJECT, EvaluationPlan
     from depthcell.models.evaluation_verb import evaluate_data_set
 
     settings = BaselineSettings(method=Method(method or "fused"))
-    evaluate_data_set(EvaluationPlan(source, settings, seed or 0, maps), json_wanted=as_json)
+    share = FALSE_REJECT if false_reject is None else false_reject
+    evaluate_data_set(EvaluationPlan(source, settings, seed or 0, maps, share), seeds=seeds, json_wanted=as_json)
 
 
 def verify(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb

@@ -35,6 +35,7 @@ class RunPlan:
         frames: frames of each part to use; None for all.
         with_report: whether the report is written.
         listener_wait_s: how long to wait for somebody to tell before the first part.
+        model: folder of a trained model that judges too; None for none.
     """
 
     source: Path
@@ -44,6 +45,7 @@ class RunPlan:
     frames: int | None = None
     with_report: bool = True
     listener_wait_s: float = 2.0
+    model: Path | None = None
 
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
@@ -87,7 +89,7 @@ def run_inspection(
         begin: called with the number of parts before the first is judged.
 
     Raises:
-        DepthcellError: source, recipe or cell cannot be used, or the results cannot be written.
+        DepthcellError: source, recipe, cell or model cannot be used, or the results cannot be written.
     """
     with outlet:
         record = _Record.opened(plan)
@@ -126,11 +128,11 @@ class _Record:
         parts = find_parts(plan.source)
         if plan.frames is not None:
             parts = tuple(FirstFrames(part.part_id, part.paths, plan.frames) for part in parts)
-        inspector = Inspector.load(recipe, cell)
+        inspector = Inspector.load(recipe, cell, plan.model)
         if plan.cell is not None:
             inspector.watch_health(health_path(plan.cell))
         folder = RunFolder.create(plan.source, plan.out, datetime.now(UTC))
-        folder.write_configuration(recipe, cell, source=plan.source, frames=plan.frames)
+        folder.write_configuration(recipe, cell, source=plan.source, frames=plan.frames, model=plan.model)
         return cls(plan, inspector, parts, folder)
 
     @property

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from depthcell.acquisition.transform import FloatArray
+from depthcell.acquisition.transform import FloatArray, RigidTransform
 from depthcell.errors import DepthcellError
+from depthcell.fusion.fuse import FusedPart
 from depthcell.inspect.decision import Judged
 from depthcell.inspect.findings import Found
 from depthcell.inspect.judgement import Judgement
 from depthcell.inspect.judgingmodel import JudgingModel, ModelOpinion
 from depthcell.inspect.model_findings import DoubtedPlace, merged, model_finding
 from depthcell.inspect.modelinput import canonical_views, identity_of, observed_input
-from depthcell.inspect.observation import Observation, Observer
+from depthcell.inspect.observation import Observer
 from depthcell.inspect.patch_regions import PatchRegion, grown
 from depthcell.inspect.surface import Surface
 from depthcell.inspect.verdict import Decision
@@ -80,9 +81,9 @@ class ModelCheck:
 
         return cls(TrainedModel.load(folder), observer, folder)
 
-    def part_input(self, observation: Observation, part_id: str) -> PartInput:
-        """What the model sees of an observed part."""
-        return observed_input(observation, self._observer, self.views, part_id)
+    def part_input(self, fused: FusedPart, T_cell_part: RigidTransform, part_id: str) -> PartInput:
+        """What the model sees of a part that was fused and aligned."""
+        return observed_input(fused, T_cell_part, self._observer, self.views, part_id)
 
     def added_to(self, judgement: Judgement, part_id: str) -> Judgement:
         """What was found out so far, and what the model says.
@@ -90,7 +91,8 @@ class ModelCheck:
         A model that fails is evidence that is missing, so that the part is not OK.
         """
         try:
-            part = self.part_input(judgement.evidence.observation, part_id)
+            seen = judgement.evidence.observation
+            part = self.part_input(seen.fused, seen.alignment.T_cell_part, part_id)
             return self._judged(judgement, part, self.model.judge(part))
         except DepthcellError as error:
             return _without_model(judgement, str(error))

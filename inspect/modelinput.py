@@ -1,11 +1,12 @@
 """From an observed part to what a model sees of it: the same canonical views in training and in inspection."""
 
-from depthcell.models.views.imaging import part_input
-
-from depthcell.inspect.observation import Observation, Observer
+from depthcell.acquisition.transform import RigidTransform
+from depthcell.fusion.fuse import FusedPart
+from depthcell.inspect.observation import Observer
 from depthcell.models.artifact import ModelIdentity
 from depthcell.models.network.partinput import PartInput
 from depthcell.models.views.canonical import CanonicalViews, build_canonical
+from depthcell.models.views.imaging import part_input
 
 
 def canonical_views(observer: Observer) -> CanonicalViews:
@@ -24,14 +25,15 @@ def canonical_views(observer: Observer) -> CanonicalViews:
     )
 
 
-def observed_input(observation: Observation, observer: Observer, views: CanonicalViews, part_id: str) -> PartInput:
-    """What a model sees of an observed part.
+def observed_input(
+    fused: FusedPart, T_cell_part: RigidTransform, observer: Observer, views: CanonicalViews, part_id: str
+) -> PartInput:
+    """What a model sees of a part that was fused and aligned.
 
     Raises:
         DepthcellError: nothing was measured on the part.
     """
-    T_cell_part = observation.alignment.T_cell_part
-    return part_input(part_id, observation.fused, T_cell_part, observer.reference, views, observer.cell)
+    return part_input(part_id, fused, T_cell_part, observer.reference, views, observer.cell)
 
 
 def identity_of(observer: Observer, views: CanonicalViews) -> ModelIdentity:

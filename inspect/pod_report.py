@@ -42,6 +42,14 @@ def markdown_rows(study: PodStudy) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in table_rows(study))]) + "\n"
 
 
+def classes_in_words(study: PodStudy) -> list[str]:
+    """Hits of defects that change the shape, and of those in colour alone, in sentences."""
+    return [
+        f"{share.count} of {share.total} {name} defects hit (95 %: {share.low:.1%} to {share.high:.1%})"
+        for name, share in study.classes.items()
+    ]
+
+
 def false_calls_in_words(study: PodStudy) -> list[str]:
     """What good parts did, and findings where no defect was, in sentences."""
     sentences = []
@@ -83,7 +91,9 @@ def render_page(study: PodStudy, picture: Path, what: str) -> str:
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table_rows(study)
     )
-    words = "".join(f"<p>{html.escape(sentence)}.</p>" for sentence in false_calls_in_words(study))
+    words = "".join(
+        f"<p>{html.escape(sentence)}.</p>" for sentence in (*classes_in_words(study), *false_calls_in_words(study))
+    )
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>probability of detection</title><style>"
         "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222}"

@@ -128,6 +128,8 @@ class PodStudy:
         tolerance_mm: the recipe's.
         criterion: what a hit is.
         kinds: by kind of defect.
+        classes: hits of all "volumetric" defects, which change the shape, and of all "surface" ones, which show in
+            colour alone; a class without defects is left out.
         false_calls: good parts that were NOK; None without good parts.
         held_back: good parts that were CANNOT-TELL.
         findings_elsewhere: findings that make a part NOK where no defect is, on all parts.
@@ -139,6 +141,7 @@ class PodStudy:
     tolerance_mm: float
     criterion: str
     kinds: dict[str, KindCapability]
+    classes: dict[str, Share]
     false_calls: Share | None
     held_back: Share | None
     findings_elsewhere: int

@@ -39,12 +39,13 @@ def run_pod(
     """Inspect every part of a simulated run and estimate what the cell detects under its recipe.
 
     Args:
-        plan: source, recipe, cell, folder for results and number of frames, as for an inspection.
+        plan: source, recipe, cell, model, folder for results and number of frames, as for an inspection.
         begin: called with the number of parts before the first.
         advance: called after each.
 
     Raises:
-        DepthcellError: source, recipe or cell cannot be used; a part has no truth beside it; or none has a defect.
+        DepthcellError: source, recipe, cell or model cannot be used; a part has no truth beside it; or none has a
+            defect.
     """
     parts = find_parts(plan.source)
     truths = [_truth_of(part) for part in parts]
@@ -52,14 +53,14 @@ def run_pod(
         raise DepthcellError(f"{plan.source}: no part has a defect; simulate some with --defect-rate above 0")
     recipe = load_recipe(plan)
     cell = Cell.load(plan.cell or recipe.cell_path)
-    inspector = Inspector.load(recipe, cell)
+    inspector = Inspector.load(recipe, cell, plan.model)
     if plan.cell is not None:
         inspector.watch_health(health_path(plan.cell))
     folder = RunFolder.create(plan.source, plan.out, datetime.now(UTC))
     begin(len(parts))
     compared: list[Comparison] = []
     with folder:
-        folder.write_configuration(recipe, cell, source=plan.source, frames=plan.frames)
+        folder.write_configuration(recipe, cell, source=plan.source, frames=plan.frames, model=plan.model)
         for sequence, (part, truth) in enumerate(zip(parts, truths, strict=True), start=1):
             used = part if plan.frames is None else FirstFrames(part.part_id, part.paths, plan.frames)
             verdict = inspector.judge(used, sequence, f"recorded:{part.part_id}").verdict
@@ -67,7 +68,8 @@ def run_pod(
             compared.append(Comparison(truth, verdict))
             advance()
     study = study_of(compared, recipe.surface.tolerance_mm, recipe.surface.significance)
-    write_study(study, folder.path, f"recipe {recipe.name}, cell {cell.name}")
+    judged_by = "" if plan.model is None else f", model {plan.model}"
+    write_study(study, folder.path, f"recipe {recipe.name}, cell {cell.name}{judged_by}")
     return PodRun(study, folder.path)
 
 

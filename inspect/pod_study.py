@@ -89,11 +89,19 @@ def study_of(compared: Sequence[Comparison], tolerance_mm: float, significance: 
         tolerance_mm=tolerance_mm,
         criterion=CRITERION,
         kinds={kind: _capability(kind, ones, tolerance_mm, noise) for kind, ones in kinds.items()},
+        classes=_by_class(seen),
         false_calls=_share_of(good, Decision.NOK),
         held_back=_share_of(good, Decision.CANNOT_TELL),
         findings_elsewhere=elsewhere,
         noise=noise,
     )
+
+
+def _by_class(seen: Sequence[_Seen]) -> dict[str, Share]:
+    hits: dict[str, list[bool]] = {}
+    for one in seen:
+        hits.setdefault(one.defect.defect_class, []).append(one.hit)
+    return {name: Share.of(sum(hits[name]), len(hits[name])) for name in sorted(hits)}
 
 
 def _share_of(good: Sequence[Verdict], decision: Decision) -> Share | None:

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from depthcell.inspect.inspection_run import RunPlan
-from depthcell.inspect.pod_report import false_calls_in_words, pod_table
+from depthcell.inspect.pod_report import classes_in_words, false_calls_in_words, pod_table
 from depthcell.inspect.pod_run import run_pod
 from depthcell.inspect.terminal import wide_console
 
@@ -25,6 +25,6 @@ def evaluate_detection(plan: RunPlan, *, json_wanted: bool) -> None:
     else:
         console = wide_console()
         console.print(pod_table(run.study))
-        for line in false_calls_in_words(run.study):
+        for line in (*classes_in_words(run.study), *false_calls_in_words(run.study)):
             console.print(line, highlight=False, soft_wrap=True)
     notes.print(f"results: {run.folder}", markup=False)

@@ -14,7 +14,14 @@ from scipy.stats import gumbel_r  # type: ignore[attr-defined, unused-ignore]
 from depthcell.acquisition.simulator.truth import DefectTruth, PartTruth, Pose
 from depthcell.errors import DepthcellError
 from depthcell.inspect.comparison import PLACE_TOLERANCE_MM, Comparison
-from depthcell.inspect.pod_report import false_calls_in_words, markdown_rows, pod_table, render_page, render_picture
+from depthcell.inspect.pod_report import (
+    classes_in_words,
+    false_calls_in_words,
+    markdown_rows,
+    pod_table,
+    render_page,
+    render_picture,
+)
 from depthcell.inspect.pod_result import PodStudy
 from depthcell.inspect.pod_run import write_study
 from depthcell.inspect.pod_study import CRITERION, study_of
@@ -222,6 +229,7 @@ def test_people_get_a_table_a_picture_and_a_page(tmp_path: Path) -> None:
     rows = markdown_rows(result).splitlines()
     assert rows[2].startswith("| dent (depth) | 60 |")
     assert rows[3].startswith("| stain (diameter) | 1 | 0 |")
+    assert classes_in_words(study(*graded(4))) == ["2 of 4 volumetric defects hit (95 %: 6.8% to 93.2%)"]
     assert false_calls_in_words(result)[0] == "0 of 1 good parts rejected (95 %: 0.0% to 97.5%)"
     assert "false calls are not known" in false_calls_in_words(study(*graded(4)))[0]
     render_picture(study(compared((defect(),), ())), tmp_path / "one.png")
