@@ -20,7 +20,17 @@ from depthcell.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-VERSIONED = ("depthcell", "numpy", "scipy", "opencv-python-headless", "open3d", "pyrealsense2", "rosbags")
+VERSIONED = (
+    "depthcell",
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "open3d",
+    "pyrealsense2",
+    "rosbags",
+    "torch",
+    "torch-geometric",
+)
 
 
 @dataclass(frozen=True, slots=True)
