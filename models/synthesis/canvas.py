@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +18,7 @@ from depthcell.models.network.partinput import (
     PartInput,
 )
 from depthcell.models.views.canonical import CanonicalViews
+from depthcell.models.views.imaging import nearest
 
 RGB = slice(0, 3)
 INVERSE_DEPTH, DEVIATION, SIGMA = (CHANNELS.index(name) for name in ("inverse_depth", "deviation", "sigma"))
@@ -71,7 +73,7 @@ class Canvas:
         views: of the part.
         places: (V·S·S, 3) places of the reference behind the pixels, NaN off the part.
         normals: (V·S·S, 3) of the reference there.
-        images: (V, C, S·S); points (N, 3), features (N, F): as of the part, changed in place.
+        images: (V, C, S·S); points (N, 3), features (N, F), pixel (N, V): as of the part, changed in place.
         pixel_class, point_class: labels so far.
     """
 
@@ -83,7 +85,7 @@ class Canvas:
         self.places, self.normals = views.points_part.reshape(-1, 3), views.normals_part.reshape(-1, 3)
         count, channels, side, _ = part.images.shape
         self.images = part.images.reshape(count, channels, side * side).copy()
-        self.points, self.features = part.points_part.copy(), part.features.copy()
+        self.points, self.features, self.pixel = part.points_part.copy(), part.features.copy(), part.pixel.copy()
         before = part.labels
         self.pixel_class = np.zeros(count * side * side, np.uint8) if before is None else before.pixels.ravel().copy()
         self.point_class = np.zeros(len(self.points), np.uint8) if before is None else before.points.copy()
@@ -100,11 +102,14 @@ class Canvas:
             points = np.flatnonzero((np.abs(self.points - centre_m) < reach_m).all(axis=1))
         return pixels, points
 
-    def move_pixels(self, pixels: NDArray[np.intp], lift_m: Floats, normals: Floats, least_cosine: float) -> None:
+    def move_pixels(
+        self, pixels: NDArray[np.intp], lift_m: Floats, normals: Floats, least_cosine: float, edge_m: float
+    ) -> None:
         """Move the surface behind pixels by `lift_m` along the reference's normal; there it then has `normals`.
 
         A camera sees what lies on the pixel's own ray: the depth changes by `d / (n . r) * (r . a)`, a the optical
-        axis, r the ray, n the reference's normal. What it would see at a flatter angle than `least_cosine` is lost.
+        axis, r the ray, n the reference's normal. What it would see at a flatter angle than `least_cosine` is lost, and
+        what lies within `edge_m` of that. What a raised place hides behind it stays.
         """
         view, place = np.divmod(pixels, self.images.shape[2])
         lines = sightlines(self.views)
@@ -119,13 +124,18 @@ class Canvas:
         for number, channel in enumerate(range(NORMAL.start, NORMAL.stop)):
             self.images[view, channel, place] = np.where(seen, normals[:, number], 0)
         lost = _dot(normals, ray) > -least_cosine
-        self.lose_pixels(pixels[lost])
+        self.lose_pixels(pixels[lost], edge_m)
 
-    def lose_pixels(self, pixels: NDArray[np.intp]) -> None:
-        """Nothing is measured there."""
+    def lose_pixels(self, pixels: NDArray[np.intp], edge_m: float) -> None:
+        """Nothing is measured there, nor within `edge_m` in the image."""
         view, place = np.divmod(pixels, self.images.shape[2])
-        for channel in GEOMETRY:
-            self.images[view, channel, place] = 0
+        side = self.views.side_px
+        for number in np.unique(view):
+            lost = np.zeros((side, side), np.uint8)
+            lost.ravel()[place[view == number]] = 1
+            width_px = 2 * round(edge_m / float(self.views.pixel_m[number])) + 1
+            around = np.flatnonzero(cv2.dilate(lost, np.ones((width_px, width_px), np.uint8)))
+            self.images[number][np.ix_(GEOMETRY, around)] = 0
 
     def move_points(self, points: NDArray[np.intp], lift_m: Floats, along: Floats, normals: Floats) -> None:
         """Move points by `lift_m` along `along`; they then have `normals`."""
@@ -150,11 +160,14 @@ class Canvas:
         np.clip(self.features[:, POINT_DEVIATION], -limit, limit, out=self.features[:, POINT_DEVIATION])
         np.clip(self.features[:, POINT_RGB], 0, 1, out=self.features[:, POINT_RGB])
         pixels = self.pixel_class.reshape(shape[0], *shape[2:])
+        moved = len(self.points) > 1 and not np.array_equal(self.points, self._part.points_part)
         return replace(
             self._part,
             images=self.images.reshape(shape),
             points_part=self.points,
             features=self.features,
+            neighbours=nearest(self.points) if moved else self._part.neighbours,
+            pixel=self.pixel,
             labels=Labels(pixels, self.point_class),
         )
 

@@ -41,6 +41,8 @@ TRIES = 8
 AMBIENT = 0.35
 """Share of the light that falls from everywhere."""
 GAMMA = 2.2
+FINE_M = 2e-4
+"""A colour camera resolves slopes over twice this length."""
 DARK_HOLE = 0.15
 POINT_WIDTH_M = 5e-4
 TINTS: dict[DefectKind, tuple[float, float, float]] = {
@@ -110,7 +112,7 @@ def _draw(canvas: Canvas, kind: DefectKind, rng: np.random.Generator, settings: 
         if not stroke.depth_m:
             return
     if kind is DefectKind.MISSING_MATERIAL and rng.random() < settings.hole_share:
-        _pierce(canvas, stroke)
+        _pierce(canvas, stroke, settings)
         return
     _displace(canvas, stroke, rng, settings)
 
@@ -192,21 +194,23 @@ def _displace(canvas: Canvas, stroke: _Stroke, rng: np.random.Generator, setting
     pixels, points = canvas.near(stroke.spot.centre_m, reach_m)
     view = pixels // canvas.images.shape[2]
     normals = canvas.normals[pixels]
-    lift, *slopes = _lift(
-        stroke, _plane(stroke, canvas.places[pixels], normals, canvas.views.pixel_m[view]), settings.resolution_m
-    )
+    plane = _plane(stroke, canvas.places[pixels], normals, canvas.views.pixel_m[view])
+    lift, *slopes = _lift(stroke, plane, settings.resolution_m)
     limit_m = max(settings.visible_share * abs(stroke.depth_m), settings.visible_mm / 1e3)
     moved = lift != 0
     measured = _measured_normals(canvas, pixels)
     tilted = _tilted(measured, stroke.spot, slopes)
-    _shade(canvas, pixels[moved], measured[moved], tilted[moved], rng)
-    canvas.move_pixels(pixels[moved], lift[moved], tilted[moved], math.cos(settings.max_incidence_rad))
+    _, *fine = _lift(stroke, plane, FINE_M)
+    _shade(canvas, pixels[moved], measured[moved], _tilted(measured, stroke.spot, fine)[moved], rng)
+    least_cosine = math.cos(settings.max_incidence_rad)
+    canvas.move_pixels(pixels[moved], lift[moved], tilted[moved], least_cosine, settings.edge_reach_m)
 
     along = canvas.features[points, POINT_NORMAL]
     widths = np.full(len(points), POINT_WIDTH_M, np.float32)
     point_lift, *slopes = _lift(stroke, _plane(stroke, canvas.points[points], along, widths), settings.resolution_m)
-    wrong_points = points[np.abs(point_lift) > limit_m]
-    canvas.move_points(points, point_lift, along, _tilted(along, stroke.spot, slopes))
+    wrong_points, lifted = points[np.abs(point_lift) > limit_m], point_lift != 0
+    leaning = _tilted(along, stroke.spot, slopes)
+    canvas.move_points(points[lifted], point_lift[lifted], along[lifted], leaning[lifted])
     canvas.label(pixels[np.abs(lift) > limit_m], wrong_points, stroke.kind)
 
 
@@ -223,23 +227,33 @@ def _tilted(normals: Floats, spot: Spot, slopes: Sequence[Floats]) -> Floats:
 
 
 def _shade(canvas: Canvas, pixels: NDArray[np.intp], before: Floats, after: Floats, rng: np.random.Generator) -> None:
-    """Light from somewhere above falls on a tilted surface at another angle (Lambert)."""
-    light = np.array([*rng.normal(0, 0.4, 2), 1.0], np.float32)
+    """Light from somewhere about the cameras falls on a tilted surface at another angle (Lambert).
+
+    Of an even sky, a surface tilted by b from its face sees a share of (1 + cos b) / 2: one half from its own side of
+    the zenith, and the other half's projection.
+    """
+    if not len(pixels):
+        return
+    eyes = sightlines(canvas.views).centres
+    towards = eyes.mean(axis=0) - canvas.places[pixels].mean(axis=0)
+    light = (towards / np.linalg.norm(towards) + rng.normal(0, 0.3, 3)).astype(np.float32)
     light /= np.linalg.norm(light)
-    was, now = (AMBIENT + (1 - AMBIENT) * np.clip(normals @ light, 0, None) for normals in (before, after))
+    open_sky = (1 + np.einsum("ij,ij->i", before, after)) / 2
+    was = AMBIENT + (1 - AMBIENT) * np.clip(before @ light, 0.05, None)
+    now = AMBIENT * open_sky + (1 - AMBIENT) * np.clip(after @ light, 0, None)
     view, place = np.divmod(pixels, canvas.images.shape[2])
     factor = (now / was) ** (1 / GAMMA)
     for channel in range(RGB.start, RGB.stop):
         canvas.images[view, channel, place] *= factor
 
 
-def _pierce(canvas: Canvas, stroke: _Stroke) -> None:
+def _pierce(canvas: Canvas, stroke: _Stroke, settings: DrawSettings) -> None:
     """Material is missing right through: no depth, and dark; the points that lay there lie at the rim instead."""
     pixels, points = canvas.near(stroke.spot.centre_m, 1.1 * stroke.reach_m)
     view, place = np.divmod(pixels, canvas.images.shape[2])
     plane = _plane(stroke, canvas.places[pixels], canvas.normals[pixels], canvas.views.pixel_m[view])
     gone = plane.on & (stroke.pattern(plane.u, plane.v, plane.width) > 0.5)
-    canvas.lose_pixels(pixels[gone])
+    canvas.lose_pixels(pixels[gone], settings.edge_reach_m)
     for channel in range(RGB.start, RGB.stop):
         canvas.images[view[gone], channel, place[gone]] *= DARK_HOLE
     widths = np.full(len(points), POINT_WIDTH_M, np.float32)
@@ -249,7 +263,9 @@ def _pierce(canvas: Canvas, stroke: _Stroke) -> None:
     rim = kept[
         np.argsort(np.linalg.norm(canvas.points[kept] - stroke.spot.centre_m, axis=1))[: max(1, int(lost.sum()))]
     ]
-    for array in (canvas.points, canvas.features):
+    if not len(kept):
+        lost[:] = False
+    for array in (canvas.points, canvas.features, canvas.pixel, canvas.point_class):
         array[points[lost]] = array[np.resize(rim, int(lost.sum()))]
     canvas.label(pixels[gone], np.zeros(0, np.intp), stroke.kind)
 
@@ -294,9 +310,11 @@ def _fill(canvas: Canvas, mouth: BoreMouth, rng: np.random.Generator) -> None:
         away = rays @ spot.normal
         distance = np.where(away < -0.26, ((spot.centre_m - centre) @ spot.normal) / np.minimum(away, -0.26), np.nan)
         there = centre + distance[:, None] * rays - spot.centre_m
+        reached = np.linalg.norm(canvas.places.reshape(-1, *rays.shape)[view] - centre, axis=1)
         with np.errstate(invalid="ignore"):
-            place = np.flatnonzero(np.linalg.norm(there, axis=1) < radius_m)
-        if not len(place) or face is None:
+            within = (np.linalg.norm(there, axis=1) < radius_m) & ~(reached < distance - 1e-3)
+        place = np.flatnonzero(within)
+        if not len(place) or face is None or not canvas.images[view, MEASURED].any():
             continue
         rgb, sigma = face
         z_m = distance[place] * (rays[place] @ lines_of_sight.axes[view])

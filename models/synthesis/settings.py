@@ -70,6 +70,7 @@ class DrawSettings:
         visible_coverage: a place is labelled where a blemish covers more than this.
         resolution_m: radius over which depth, but not colour, is blurred: the matching window of the cameras.
         max_incidence_rad: a wall that a camera sees at a flatter angle is not measured.
+        edge_reach_m: how far beside a lost wall nothing is measured, where the matching window mixes two surfaces.
         hole_share: of missing material, how much goes right through the part, where nothing is measured.
     """
 
@@ -82,6 +83,7 @@ class DrawSettings:
     visible_coverage: float = 0.3
     resolution_m: float = 0.8e-3
     max_incidence_rad: float = math.radians(75.0)
+    edge_reach_m: float = 0.8e-3
     hole_share: float = 0.2
 
     def __post_init__(self) -> None:
