@@ -38,8 +38,8 @@ class SyntheticParts:
         rng = np.random.default_rng([self._seed, index])
         good = self._parts[int(rng.integers(len(self._parts)))]
         if index % 2:
-            return augment(draw_defects(good, self._views, rng, self._draw), rng, self._alter)
-        return augment(labelled_good(good), rng, self._alter)
+            return augment(draw_defects(good, self._views, rng, self._draw), rng, self._alter, self._views)
+        return augment(labelled_good(good), rng, self._alter, self._views)
 
 
 def labelled_good(part: PartInput) -> PartInput:
