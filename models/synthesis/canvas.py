@@ -135,7 +135,7 @@ class Canvas:
             lost.ravel()[place[view == number]] = 1
             width_px = 2 * round(edge_m / float(self.views.pixel_m[number])) + 1
             around = np.flatnonzero(cv2.dilate(lost, np.ones((width_px, width_px), np.uint8)))
-            self.images[number][np.ix_(GEOMETRY, around)] = 0
+            self.images[number][np.array(GEOMETRY)[:, None], around] = 0
 
     def move_points(self, points: NDArray[np.intp], lift_m: Floats, along: Floats, normals: Floats) -> None:
         """Move points by `lift_m` along `along`; they then have `normals`."""

@@ -88,10 +88,11 @@ def draw_defects(
         kinds = [settings.drawn[int(rng.integers(len(settings.drawn)))] for _ in range(count)]
     for kind in kinds:
         _draw(canvas, kind, rng, settings)
-    for _ in range(TRIES):
+    for attempt in range(TRIES):
         if canvas.pixel_class.any() or canvas.point_class.any():
             break
-        _draw(canvas, settings.drawn[int(rng.integers(len(settings.drawn)))], rng, settings)
+        among = kinds if attempt < TRIES // 2 else settings.drawn
+        _draw(canvas, among[int(rng.integers(len(among)))], rng, settings)
     return canvas.finished()
 
 
