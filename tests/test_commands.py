@@ -273,7 +273,8 @@ def line(
     (source / "plate.stl").touch()
     plate_cell.save(source / "cell.json")
 
-    def load(recipe: Recipe, cell: Cell) -> HandInspector:
+    def load(recipe: Recipe, cell: Cell, model: Path | None) -> HandInspector:
+        assert model is None
         return HandInspector(recipe, cell, make_verdict, inspected_plate)
 
     monkeypatch.setattr(Inspector, "load", load)

@@ -93,7 +93,7 @@ def train_network(
         looks, start, spent = list(progress.looks), progress.step, progress.seconds
         schedule.last_epoch = start
         for group in optimiser.param_groups:
-            group["lr"] = float(tensors["learning_rate"])
+            group["lr"] = float(tensors["learning_rate"][0])
     began = time.perf_counter() - spent
     for step, batch in enumerate(_batches(source, settings, start), start=start + 1):
         if _is_over(looks, settings):
@@ -173,7 +173,7 @@ def _state(network: PartNetwork, optimiser: Any, best: Tensors) -> Tensors:
     for number, state in optimiser.state_dict()["state"].items():
         for name, values in state.items():
             tensors[f"optimiser/{number}/{name}"] = np.asarray(values.detach().numpy()).copy()
-    tensors["learning_rate"] = np.array(optimiser.param_groups[0]["lr"])
+    tensors["learning_rate"] = np.array([optimiser.param_groups[0]["lr"]])
     return tensors
 
 
@@ -185,7 +185,9 @@ def _restore(network: PartNetwork, optimiser: Any, tensors: Tensors) -> Tensors:
     for name, values in tensors.items():
         if name.startswith("optimiser/"):
             _, number, field = name.split("/")
-            state.setdefault(int(number), {})[field] = torch.from_numpy(np.array(values))
+            # A file keeps no number without a shape; the optimiser counts its steps in one.
+            known = np.array(values).reshape(() if field == "step" else values.shape)
+            state.setdefault(int(number), {})[field] = torch.from_numpy(known)
     whole = optimiser.state_dict()
     optimiser.load_state_dict({**whole, "state": state})
     return {name.removeprefix("best/"): values for name, values in tensors.items() if name.startswith("best/")}
