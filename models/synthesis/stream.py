@@ -16,6 +16,9 @@ from depthcell.models.views.canonical import CanonicalViews
 class SyntheticParts:
     """Parts by their number: even ones are good, odd ones carry defects; the same number gives the same part.
 
+    Attributes:
+        views: of all parts.
+
     Raises:
         DepthcellError: there is no good part to draw on.
     """
@@ -30,7 +33,8 @@ class SyntheticParts:
     ) -> None:
         if not parts:
             raise DepthcellError("synthetic parts: no good part to draw on")
-        self._parts, self._views, self._seed = parts, views, seed
+        self.views = views
+        self._parts, self._seed = parts, seed
         self._draw, self._alter = draw or DrawSettings(), alter or AugmentSettings()
 
     def part(self, index: int) -> PartInput:
@@ -38,8 +42,8 @@ class SyntheticParts:
         rng = np.random.default_rng([self._seed, index])
         good = self._parts[int(rng.integers(len(self._parts)))]
         if index % 2:
-            return augment(draw_defects(good, self._views, rng, self._draw), rng, self._alter, self._views)
-        return augment(labelled_good(good), rng, self._alter, self._views)
+            return augment(draw_defects(good, self.views, rng, self._draw), rng, self._alter, self.views)
+        return augment(labelled_good(good), rng, self._alter, self.views)
 
 
 def labelled_good(part: PartInput) -> PartInput:
