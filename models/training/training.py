@@ -85,7 +85,7 @@ class _Mixed:
         """The part of this number."""
         rng = np.random.default_rng([self.seed, 5, index])
         if index % 2 and self.labelled and rng.random() < self.share:
-            return augment(self.labelled[int(rng.integers(len(self.labelled)))], rng)
+            return augment(self.labelled[int(rng.integers(len(self.labelled)))], rng, views=self.drawn.views)
         return self.drawn.part(index)
 
 
