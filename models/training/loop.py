@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from depthcell.models.metrics import auroc
 from depthcell.models.network.batch import collate, collate_labels
@@ -22,6 +23,8 @@ from depthcell.models.training.settings import TrainingSettings
 PREFETCHED = 4
 """Batches that are drawn ahead, on a thread of their own."""
 LARGEST_GRADIENT = 1.0
+KEPT_SHARE = 0.99
+"""Of the averaged weights at each step: they are those of about the last hundred steps, and steadier than any one's."""
 
 
 class Source(Protocol):
@@ -85,11 +88,12 @@ def train_network(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.2, cycle_momentum=False
     )
+    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(KEPT_SHARE), use_buffers=True)  # type: ignore[no-untyped-call]
     best, looks, start, spent = _weights(network), [], 0, 0.0
     earlier = load_checkpoint(folder, rests_on)
     if earlier is not None:
         progress, tensors = earlier
-        best = _restore(network, optimiser, tensors)
+        best = _restore(network, averaged, optimiser, tensors)
         looks, start, spent = list(progress.looks), progress.step, progress.seconds
         schedule.last_epoch = start
         for group in optimiser.param_groups:
@@ -99,14 +103,15 @@ def train_network(
         if _is_over(looks, settings):
             break
         log.stepped(step, _step(network, optimiser, schedule, batch))
+        averaged.update_parameters(network)
         if step % settings.validate_every == 0 or step == settings.steps:
-            look = _look(network, validation, step)
+            look = _look(averaged.module, validation, step)
             looks.append(look)
             if look is _best(looks):
-                best = _weights(network)
+                best = _weights(averaged.module)
             log.looked(look)
             progress = Progress(step, tuple(looks), rests_on, time.perf_counter() - began)
-            save_checkpoint(folder, progress, _state(network, optimiser, best))
+            save_checkpoint(folder, progress, _state(network, averaged, optimiser, best))
     network.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in best.items()})
     stopped = bool(looks) and looks[-1].step < settings.steps
     return Trained(network.eval(), tuple(looks), time.perf_counter() - began, stopped)
@@ -126,7 +131,7 @@ def _step(network: PartNetwork, optimiser: Any, schedule: Any, parts: Sequence[P
 
 
 @torch.no_grad()
-def _look(network: PartNetwork, validation: Sequence[PartInput], step: int) -> Look:
+def _look(network: torch.nn.Module, validation: Sequence[PartInput], step: int) -> Look:
     network.eval()
     losses, scores, wrong = [], [], []
     for part in validation:
@@ -163,12 +168,13 @@ def _batches(source: Source, settings: TrainingSettings, start: int) -> Iterator
             late.cancel()
 
 
-def _weights(network: PartNetwork) -> Tensors:
+def _weights(network: torch.nn.Module) -> Tensors:
     return {name: values.detach().numpy().copy() for name, values in network.state_dict().items()}
 
 
-def _state(network: PartNetwork, optimiser: Any, best: Tensors) -> Tensors:
+def _state(network: PartNetwork, averaged: AveragedModel, optimiser: Any, best: Tensors) -> Tensors:
     tensors: Tensors = {f"now/{name}": values for name, values in _weights(network).items()}
+    tensors |= {f"averaged/{name}": values for name, values in _weights(averaged).items()}
     tensors |= {f"best/{name}": values for name, values in best.items()}
     for number, state in optimiser.state_dict()["state"].items():
         for name, values in state.items():
@@ -177,10 +183,13 @@ def _state(network: PartNetwork, optimiser: Any, best: Tensors) -> Tensors:
     return tensors
 
 
-def _restore(network: PartNetwork, optimiser: Any, tensors: Tensors) -> Tensors:
-    """Weights and optimiser as they were; returns the best weights so far."""
-    now = {name.removeprefix("now/"): values for name, values in tensors.items() if name.startswith("now/")}
-    network.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in now.items()})
+def _restore(network: PartNetwork, averaged: AveragedModel, optimiser: Any, tensors: Tensors) -> Tensors:
+    """Weights, their average and optimiser as they were; returns the best weights so far."""
+    for prefix, module in (("now/", network), ("averaged/", averaged)):
+        shapes = {name: values.shape for name, values in module.state_dict().items()}
+        module.load_state_dict(
+            {name: torch.from_numpy(tensors[prefix + name].copy()).reshape(shape) for name, shape in shapes.items()}
+        )
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, values in tensors.items():
         if name.startswith("optimiser/"):
