@@ -14,11 +14,12 @@ card as its maker states it, which is to be given; written to models_speed_cuda.
 """
 
 import argparse
-import resource
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import anomaly_peers
 import numpy as np
@@ -165,7 +166,9 @@ def print_peak(name: str) -> None:
 
 def resident_mb() -> int:
     """Largest resident size of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    # Not getrusage: its peak outlives exec(2), and so would be the parent's.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.findall(r"^VmHWM:\s+(\d+) kB", status, flags=re.MULTILINE)[0]) // 1024
 
 
 # --- a GPU -----------------------------------------------------------------------------------------------------------
