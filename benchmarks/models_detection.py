@@ -37,13 +37,13 @@ from depthcell.acquisition.simulator.truth import PartTruth
 from depthcell.calib.cell import Cell
 from depthcell.calib.planning.plan import PlannedDefect, PlanRequest, plan
 from depthcell.errors import DepthcellError
-from depthcell.inspect.decision import Decision
 from depthcell.inspect.inspection import Inspector
 from depthcell.inspect.inspection_run import RunPlan
 from depthcell.inspect.learning.train_run import TrainPlan, run_training
 from depthcell.inspect.pod_result import Share
 from depthcell.inspect.recipe import Recipe
 from depthcell.inspect.simulated_station import RunSettings, simulate_station
+from depthcell.inspect.verdict import Decision
 from depthcell.models.training.settings import TrainingSettings
 
 SEED, FRAMES, DISTANCE_M = 7, 8, 0.16
