@@ -33,7 +33,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
-demo: $(READY)  ## Simulate a cell of three cameras and twenty parts, inspect them, show truth against verdict
+demo: $(READY)  ## Simulate three cameras and twenty parts, train a small model, inspect, show truth against verdict
 	$(BIN)/depthcell demo
 
 test: $(READY)  ## Run the everyday tests

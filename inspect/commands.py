@@ -218,9 +218,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for recordings and results.")] = Path("runs/demo"),
     parts: Annotated[int, typer.Option(min=1, help="Parts on the line, half of them defective.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Decides which parts and defects.")] = 1,
+    no_model: Annotated[bool, typer.Option("--no-model", help="Train no model; saves a minute or two.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
-    """Simulate a line of three cameras, inspect it, tell a controller over ZeroMQ, and show truth against verdict.
+    """Simulate a line of three cameras, train a model, inspect, tell a controller, and show truth against verdict.
 
     Example: depthcell demo
     """
@@ -229,7 +230,8 @@ def demo(
     from depthcell.inspect.demo import DemoPlan, as_json_object, print_result, run_demo
     from depthcell.inspect.terminal import wide_console
 
-    result = run_demo(DemoPlan(out, parts, seed), Console(stderr=as_json, highlight=False, soft_wrap=True))
+    plan = DemoPlan(out, parts, seed, taught=0) if no_model else DemoPlan(out, parts, seed)
+    result = run_demo(plan, Console(stderr=as_json, highlight=False, soft_wrap=True))
     if as_json:
         print(json.dumps(as_json_object(result)))
     else:

@@ -1,11 +1,12 @@
-"""The demonstration: a simulated line, a controller that listens in a process of its own, and truth against verdict."""
+"""The demonstration: a simulated line, a model trained on the spot, a controller beside it, truth against verdict."""
 
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +23,8 @@ from depthcell.inspect.listener import VerdictHeard
 from depthcell.inspect.publisher import VerdictPublisher
 from depthcell.inspect.report import total_ms
 from depthcell.inspect.simulated_station import (
+    CELL_FILE,
+    RECIPE_FILE,
     RUN_FILE,
     RunSettings,
     check_space,
@@ -94,16 +97,35 @@ class Controller:
             self._process.stdout.close()
 
 
+FIRST_TAUGHT = 1001
+"""Number of the first part to train on: none of those on the line."""
+TAUGHT_STEPS = 150
+"""Far from all that training can do; enough to see it work, within a minute or two."""
+
+
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """What to show. `jobs`: processes that simulate."""
+    """What to show.
+
+    Attributes:
+        out: folder of the line; beside it OUT.good and OUT.model where a model is trained.
+        parts, seed, frames, golden: of the simulated line.
+        taught: good parts that a model is trained on; 0 shows none.
+        jobs: processes that simulate.
+    """
 
     out: Path
     parts: int
     seed: int
     frames: int = 8
     golden: int = 10
+    taught: int = 36
     jobs: int = field(default_factory=default_jobs)
+
+    @property
+    def model(self) -> Path | None:
+        """Folder of the model."""
+        return self.out.with_name(f"{self.out.name}.model") if self.taught else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +147,8 @@ def run_demo(plan: DemoPlan, console: Console) -> DemoResult:
     check_out(plan.out)
     console.print(f"1. simulating {plan.parts} parts and {plan.golden} good ones to learn from, 3 cameras, {plan.out}")
     truths = _simulated(plan, console)
+    if plan.model is not None:
+        _taught(plan, plan.model, console)
     with VerdictPublisher(Endpoint("127.0.0.1", "*")) as outlet:
         log = plan.out / CONTROLLER_LOG
 
@@ -133,7 +157,7 @@ def run_demo(plan: DemoPlan, console: Console) -> DemoResult:
 
         with Controller(outlet.endpoint, plan.parts, log, heard) as controller:
             console.print(f"2. inspecting; verdicts go to process {controller.pid} over {outlet.endpoint}")
-            inspection_plan = RunPlan(plan.out, listener_wait_s=CONTROLLER_START_S)
+            inspection_plan = RunPlan(plan.out, listener_wait_s=CONTROLLER_START_S, model=plan.model)
             result = run_inspection(inspection_plan, outlet, lambda _: None)
             verdicts = controller.finished()
     truth_of = {truth.part_id: truth for truth in truths}
@@ -169,13 +193,40 @@ def as_json_object(result: DemoResult) -> dict[str, object]:
 
 
 def _simulated(plan: DemoPlan, console: Console) -> tuple[PartTruth, ...]:
-    station_plan = StationPlan(part="bracket", camera_model="D405", cameras=3, seed=plan.seed, frames=plan.frames)
     settings = RunSettings(parts=plan.parts, golden=plan.golden, jobs=plan.jobs)
-    make_room(plan.out, force=False)
-    check_space(station_plan, settings, plan.out)
+    return _recorded(_station(plan), settings, plan.out, console)
+
+
+def _station(plan: DemoPlan) -> StationPlan:
+    return StationPlan(part="bracket", camera_model="D405", cameras=3, seed=plan.seed, frames=plan.frames)
+
+
+def _recorded(station: StationPlan, settings: RunSettings, out: Path, console: Console) -> tuple[PartTruth, ...]:
+    make_room(out, force=False)
+    check_space(station, settings, out)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("   simulate", total=plan.parts + plan.golden)
-        return simulate_station(station_plan, settings, plan.out, lambda _: progress.advance(task))
+        task = progress.add_task("   simulate", total=settings.parts + settings.golden)
+        return simulate_station(station, settings, out, lambda _: progress.advance(task))
+
+
+def _taught(plan: DemoPlan, model: Path, console: Console) -> None:
+    """Train a small model on other good parts of the same cell."""
+    from depthcell.inspect.learning.train_run import TrainPlan, run_training  # noqa: PLC0415 - torch takes seconds
+    from depthcell.inspect.learning.train_screen import TrainScreen  # noqa: PLC0415
+    from depthcell.models.training.settings import TrainingSettings  # noqa: PLC0415
+
+    good = plan.out.with_name(f"{plan.out.name}.good")
+    console.print(f"   training a small model on {plan.taught} other good parts, {model}")
+    settings = RunSettings(parts=plan.taught, golden=0, jobs=plan.jobs, first=FIRST_TAUGHT)
+    _recorded(replace(_station(plan), defect_rate=0.0), settings, good, console)
+    training = TrainPlan(
+        RunPlan(good, plan.out / RECIPE_FILE, plan.out / CELL_FILE),
+        model,
+        TrainingSettings(steps=TAUGHT_STEPS, validate_every=TAUGHT_STEPS, painted=1),
+    )
+    shutil.rmtree(training.work, ignore_errors=True)
+    with TrainScreen(console) as screen:
+        run_training(training, screen)
 
 
 def check_out(out: Path) -> None:

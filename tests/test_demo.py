@@ -29,7 +29,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shown(out: Path) -> subprocess.CompletedProcess[str]:
-    return depthcell("demo", "--parts", "2", "--seed", "4", "--out", out, "--json")
+    return depthcell("demo", "--parts", "2", "--seed", "4", "--no-model", "--out", out, "--json")
 
 
 def test_truth_stands_beside_verdict(shown: subprocess.CompletedProcess[str], out: Path) -> None:
@@ -80,3 +80,14 @@ def test_a_controller_that_missed_a_verdict_is_said_so(
         with pytest.raises(DepthcellError, match=r"did not hear every verdict.*log"):
             controller.finished()
     assert [verdict.sequence for verdict in heard] == [1]
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_on_the_spot_and_judges_too(tmp_path: Path) -> None:
+    told = depthcell("demo", "--parts", "2", "--seed", "4", "--out", tmp_path / "demo", "--json")
+    assert told.returncode == 0, told.stderr
+    assert (tmp_path / "demo.model" / "manifest.json").is_file()
+    (kept,) = (tmp_path / "demo").glob("inspections/*/verdicts.jsonl")
+    verdicts = [from_json(line) for line in kept.read_bytes().splitlines()]
+    assert all(verdict.provenance.model for verdict in verdicts)
+    assert any("model" in reason for verdict in verdicts for reason in verdict.reasons)
