@@ -128,7 +128,8 @@ class Baseline:
             advance: called `fit_steps(len(scans))` times.
 
         Raises:
-            DepthcellError: fewer than three parts, or one of them does not stand out from its back plane.
+            DepthcellError: fewer than three parts, two of them are copies, or one does not stand out from its back
+                plane.
         """
         if len(scans) < 3:
             raise DepthcellError(f"baseline: {len(scans)} good parts to learn from; at least 3 are needed")
@@ -157,6 +158,9 @@ class Baseline:
         view = self._bank.views[index]
         overlays = self._bank.overlays(view, self.settings.neighbours, leave_out=index)
         distances = tuple(distance.astype(np.float16) for distance in self._distances(view, overlays))
+        if not all(distance.any() for distance in distances):
+            which = f"good part {index + 1} of {len(self._bank.views)}"
+            raise DepthcellError(f"baseline: {which} shows exactly what another one shows; leave copies out")
         return _Compared(distances, tuple(overlay.thinned() for overlay in overlays))
 
     def _learn_usual(self, compared: Sequence[_Compared]) -> None:

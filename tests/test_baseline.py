@@ -287,6 +287,15 @@ def test_fit_reports_each_step(goods: list[Scan]) -> None:
     assert len(steps) == fit_steps(5) == 5
 
 
+@pytest.mark.parametrize("method", Method)
+def test_a_copy_among_good_parts_is_refused(goods: list[Scan], method: Method) -> None:
+    """A part judged by its own copy is perfect: it would say that good parts never differ."""
+    settings = BaselineSettings(method=method, neighbours=4)
+    with pytest.raises(DepthcellError, match="good part 2 of 6 shows exactly what another one shows"):
+        Baseline.fit([*goods[:5], goods[1]], settings, lambda: None)
+    assert np.isfinite(Baseline.fit(goods[:5], settings, lambda: None).good_scores).all()
+
+
 def test_too_few_good_parts_are_refused(goods: list[Scan]) -> None:
     with pytest.raises(DepthcellError, match="2 good parts to learn from; at least 3"):
         Baseline.fit(goods[:2], BaselineSettings(), lambda: None)
