@@ -17,7 +17,7 @@ from depthcell.models.explanation.examples import blended
 from depthcell.models.explanation.saliency import Saliency, Score
 from depthcell.models.network.partinput import PartInput
 
-STEPS = 16
+STEPS = 10
 """Shares of the places taken away one after the other; close together at first, since defects are small."""
 
 

@@ -17,8 +17,11 @@ from depthcell.models.network.partinput import PartInput
 Score = Callable[[Sequence[PartInput]], NDArray[np.float64]]
 """Parts -> how unlike a good part the model takes each to be; larger is worse."""
 
-BLOCKS = 12
-"""Blocks across a view that are healed one at a time."""
+COARSE, FINE = 4, 3
+"""Blocks across a view that are healed one at a time, and blocks across each of those that count."""
+
+COUNTS = 0.02
+"""A coarse block counts if it carries so much of what the heaviest one carries."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,30 +51,38 @@ def map_saliency(part: PartInput, pixel: NDArray[np.float32], point: NDArray[np.
     return Saliency("the model's own map", np.where(seen, pixel, 0.0).astype(np.float32), point.astype(np.float32))
 
 
-def occlusion(part: PartInput, good: PartInput, score: Score, blocks: int = BLOCKS) -> Saliency:
+def occlusion(part: PartInput, good: PartInput, score: Score) -> Saliency:
     """How far the score falls when one block of a view, and the points that show there, are healed.
 
-    Zeiler and Fergus (ECCV 2014) cover a block with grey; here it takes what a good part shows.
+    Zeiler and Fergus (ECCV 2014) cover a block with grey; here it takes what a good part shows. Blocks that matter are
+    healed again in smaller ones; of a part with one defect a quarter of all small blocks is healed so.
 
     Args:
         part: that was judged.
         good: the same part, healed.
         score: of the model.
-        blocks: across a view.
     """
     pixels, points = np.zeros(part.images[:, 0].shape, np.float32), np.zeros(len(part.points_part), np.float32)
     whole = float(score([part])[0])
+
+    def fall_of(block: NDArray[np.bool_]) -> float:
+        return max(whole - float(score([blended(part, good, block, _shown(part, block))])[0]), 0.0)
+
     differs = (part.images != good.images).any(axis=1)
-    for block in _blocks(differs, blocks):
-        hit = _shown(part, block)
-        fall = max(whole - float(score([blended(part, good, block, hit)])[0]), 0.0)
-        pixels[block] = fall
-        points[hit] = np.maximum(points[hit], fall)
+    coarse = [(block, fall_of(block)) for block in _blocks(differs, COARSE)]
+    least = COUNTS * max((fall for _, fall in coarse), default=0.0)
+    for large, fall_large in coarse:
+        counts = fall_large > least
+        small = [(block, fall_of(block)) for block in _blocks(differs & large, COARSE * FINE)] if counts else []
+        for block, fall in small or [(large, fall_large)]:
+            hit = _shown(part, block)
+            pixels[block] = fall
+            points[hit] = np.maximum(points[hit], fall)
     return Saliency("occlusion", pixels, points)
 
 
 def _blocks(differs: NDArray[np.bool_], blocks: int) -> Iterator[NDArray[np.bool_]]:
-    """(V, S, S) masks of single blocks, of those that hold a pixel that differs."""
+    """(V, S, S) masks of single blocks, so many across a view, of those that hold a pixel that differs."""
     views, side, _ = differs.shape
     edges = np.linspace(0, side, blocks + 1).round().astype(int)
     spans = [slice(first, last) for first, last in pairwise(edges)]
