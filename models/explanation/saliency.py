@@ -73,8 +73,8 @@ def occlusion(part: PartInput, good: PartInput, score: Score) -> Saliency:
     least = COUNTS * max((fall for _, fall in coarse), default=0.0)
     for large, fall_large in coarse:
         counts = fall_large > least
-        small = [(block, fall_of(block)) for block in _blocks(differs & large, COARSE * FINE)] if counts else []
-        for block, fall in small or [(large, fall_large)]:
+        small = _blocks(differs & large, COARSE * FINE) if counts else ()
+        for block, fall in [(block, fall_of(block)) for block in small] or [(large, fall_large / FINE**2)]:
             hit = _shown(part, block)
             pixels[block] = fall
             points[hit] = np.maximum(points[hit], fall)
