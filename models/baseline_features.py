@@ -19,13 +19,14 @@ def edge_features(lightness: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     column_step = cv2.Sobel(lightness, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8)
     row_step = cv2.Sobel(lightness, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8)
-    directions = 2 * np.pi * np.arange(ORIENTATIONS) / ORIENTATIONS
-    length = np.maximum(np.hypot(column_step, row_step), 1e-6)
-    pooled = [
-        cv2.GaussianBlur(np.maximum(column_step * np.cos(a) + row_step * np.sin(a), 0) ** 3 / length**2, (0, 0), 1.5)
-        for a in directions
-    ]
-    bins = np.stack(pooled)
+    per_length = 1 / np.maximum(column_step * column_step + row_step * row_step, np.float32(1e-12))
+    bins = np.empty((ORIENTATIONS, *lightness.shape), np.float32)
+    for number in range(ORIENTATIONS // 2):
+        angle = 2 * np.pi * number / ORIENTATIONS
+        along = column_step * np.float32(np.cos(angle)) + row_step * np.float32(np.sin(angle))
+        cubed = along * along * along * per_length
+        for direction, signed in ((number, cubed), (number + ORIENTATIONS // 2, -cubed)):
+            cv2.GaussianBlur(np.maximum(signed, 0), (0, 0), 1.5, dst=bins[direction])
     around = cv2.GaussianBlur(np.linalg.norm(bins, axis=0), (0, 0), 3.0)
     features: NDArray[np.float32] = np.sqrt(bins / (around + GRADIENT_FLOOR))[:, ::CELL_PX, ::CELL_PX]
     return np.ascontiguousarray(features, dtype=np.float32)

@@ -4,7 +4,7 @@ Canonical views lie place on place from part to part, so a feature is worth its 
 where it is not known.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import cv2
@@ -52,7 +52,7 @@ def part_features(part: PartInput) -> Features:
     found: dict[Group, list[NDArray[np.float32]]] = {group: [] for group in BRANCH_OF_GROUP if group != "lite0"}
     for view in views:
         measured, colored = (part.channel(name)[view] > 0.5 for name in ("measured", "colored"))
-        deviation = _over_scales(part.channel("deviation")[view], measured, DEVIATION_SCALES_PX)
+        deviation = _over_scales([part.channel("deviation")[view]], measured, DEVIATION_SCALES_PX)
         curved = cv2.Laplacian(np.nan_to_num(deviation[1]), cv2.CV_32F) + 0 * deviation[1]
         normals = [part.channel(f"normal_{axis}")[view] for axis in "xyz"]
         missing = cv2.GaussianBlur((~measured).astype(np.float32), (0, 0), MISSING_SCALE_PX)
@@ -61,9 +61,9 @@ def part_features(part: PartInput) -> Features:
         edges = edge_features(np.ascontiguousarray(100 * opponents[0]))
         unknown = np.where(colored[::CELL_PX, ::CELL_PX], np.float32(0), np.float32(np.nan))
         found["deviation"].append(_cells([*deviation, curved]))
-        found["normal"].append(_cells([_over_scales(axis, measured, (NORMAL_SCALE_PX,))[0] for axis in normals]))
+        found["normal"].append(_cells(_over_scales(normals, measured, (NORMAL_SCALE_PX,))))
         found["missing"].append(_cells([missing]))
-        found["color"].append(_cells([x for one in opponents for x in _over_scales(one, colored, COLOR_SCALES_PX)]))
+        found["color"].append(_cells(_over_scales(opponents, colored, COLOR_SCALES_PX)))
         found["edge"].append(edges + unknown)
     stacked: Features = {group: np.stack(values) for group, values in found.items()}
     return {**stacked, "lite0": lite0_features(part)}
@@ -80,10 +80,10 @@ def lite0_features(part: PartInput) -> NDArray[np.float32]:
     cells = part.channel("colored").reshape(views, side, LITE0_STRIDE, side, LITE0_STRIDE)
     known = cells.mean(axis=(2, 4)) > KNOWN_SHARE
     with torch.inference_mode():
-        _, middle, coarse = load_lite0()(torch.from_numpy(rgb))
+        _, middle, coarse = load_lite0()(torch.from_numpy(rgb).to(memory_format=torch.channels_last))
         coarse = functional.interpolate(coarse, size=middle.shape[-2:], mode="bilinear", align_corners=False)
         blocks = [block / block.square().mean().sqrt().clamp_min(1e-6) for block in (middle, coarse)]
-        features: NDArray[np.float32] = torch.cat(blocks, dim=1).numpy()
+        features: NDArray[np.float32] = torch.cat(blocks, dim=1).contiguous().numpy()
     return np.where(known[:, None], features, np.float32(np.nan))
 
 
@@ -99,19 +99,24 @@ def opponent_colors(
 
 
 def _over_scales(
-    values: NDArray[np.float32], known: NDArray[np.bool_], scales_px: tuple[float, ...]
+    channels: Sequence[NDArray[np.float32]], known: NDArray[np.bool_], scales_px: tuple[float, ...]
 ) -> list[NDArray[np.float32]]:
     """Mean over Gaussian neighbourhoods of the pixels that are known alone; NaN where too few are.
 
-    Knutsson and Westin, "Normalized and differential convolution" (CVPR 1993).
+    Knutsson and Westin, "Normalized and differential convolution" (CVPR 1993). All scales of a channel come before the
+    next channel's.
     """
     weight = known.astype(np.float32)
-    found = []
+    weighted = [values * weight for values in channels]
+    found: dict[tuple[int, float], NDArray[np.float32]] = {}
     for sigma_px in scales_px:
         share = cv2.GaussianBlur(weight, (0, 0), sigma_px)
-        mean = cv2.GaussianBlur(values * weight, (0, 0), sigma_px) / np.maximum(share, 1e-6)
-        found.append(np.where(share > KNOWN_SHARE, mean, np.float32(np.nan)).astype(np.float32))
-    return found
+        share = np.where(share > KNOWN_SHARE, share, np.float32(np.nan))
+        for number, values in enumerate(weighted):
+            found[number, sigma_px] = (cv2.GaussianBlur(values, (0, 0), sigma_px) / share).astype(
+                np.float32, copy=False
+            )
+    return [found[number, sigma_px] for number in range(len(channels)) for sigma_px in scales_px]
 
 
 def _cells(channels: list[NDArray[np.float32]]) -> NDArray[np.float32]:

