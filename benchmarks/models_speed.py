@@ -7,7 +7,8 @@ face it) and random values; weights are random: time depends on neither. Every s
 - A part: three views and its points in NumPy, laid together into a batch, through the whole network to logits of
   pixels, points and part. Goal 60 ms. Not in it: acquisition, fusion, canonical views, what is made of the logits. The
   peers see the three colour images.
-- Memory: what a process that loads the network, or a peer, and judges ten parts or images holds at its peak.
+- The whole of what a trained model does with a part: the network, the memory of good parts, joint score, familiarity.
+- Memory: what a process that holds a whole model, or a peer, and judges ten parts or images takes at its peak.
 
 With `--device cuda` the same on a GPU, per part (p50, p99) and in batches, with the distance to the roofline of the
 card as its maker states it, which is to be given; written to models_speed_cuda.json beside a profile.
@@ -29,12 +30,17 @@ from network_cost import Card, cost_of, profile_of
 from scipy.spatial import KDTree
 
 from depthcell.files import write_text
+from depthcell.models.artifact import ModelIdentity
+from depthcell.models.decision.calibration import Calibration
+from depthcell.models.decision.outofdistribution import Familiarity
+from depthcell.models.goodonly.goodmodel import GoodModel
 from depthcell.models.network.batch import PartBatch, collate
 from depthcell.models.network.network import PartNetwork, Reading
 from depthcell.models.network.partinput import CHANNELS, NEIGHBOURS, POINT_FEATURES, PartInput
 from depthcell.models.network.runtime import ReadyNetwork, prepare
+from depthcell.models.trained import Rule, TrainedModel, Unit
 
-VIEWS, SIDE_PX, POINTS = 3, 256, 4096
+VIEWS, SIDE_PX, POINTS, GOOD_PARTS = 3, 256, 4096, 12
 BATCHES = (1, 8, 32, 128)
 GOAL_VIEW, GOAL_PART, GOAL_GPU = Goal(seconds=0.010), Goal(seconds=0.060), Goal(seconds=0.005)
 GOAL_MEMORY_MB = 1000
@@ -72,6 +78,15 @@ def trained_shape(seed: int = 0) -> PartNetwork:
     return PartNetwork().eval()
 
 
+def whole_model() -> TrainedModel:
+    """Network and good parts as training joins them; what the thresholds are changes no time."""
+    parts = [shaped_part(seed) for seed in range(GOOD_PARTS)]
+    identity = ModelIdentity("ball", "three axes", parts[0].serials, "0" * 64)
+    unit = Unit(0.0, 1.0)
+    rule = Rule(unit, unit, 0.5, 1.0, Calibration(1.0, 0.0), 1.0)
+    return TrainedModel(identity, trained_shape(), GoodModel.fit(parts), Familiarity.learn(parts), rule)
+
+
 # --- two cores -------------------------------------------------------------------------------------------------------
 
 
@@ -88,6 +103,14 @@ def add_cpu(report: Report) -> None:
         one, three = peer_timings(name, part)
         report.add("one view of 256 x 256 on two cores, fast path", us_view, GOAL_VIEW, Peer(name, one))
         report.add(f"decision of a part of {VIEWS} views, collate + network", us_part, GOAL_PART, Peer(name, three))
+    model = whole_model()
+    report.add(
+        f"whole decision of a trained model, {VIEWS} views: network, good parts, familiarity",
+        measure(lambda: model.judge(part), 31, 5),
+        GOAL_PART,
+        Peer("the network alone", us_part),
+        good_parts_alone_ms=round(1e3 * measure(lambda: model.good.judge(part), 15, 3).median_s, 1),
+    )
     add_shares(report, network, ready, part)
 
 
@@ -153,8 +176,8 @@ def print_peak(name: str) -> None:
     before = resident_mb()
     part = shaped_part(0)
     if name == "ours":
-        ready = prepare(trained_shape())
-        run: Callable[[], object] = lambda: ready.judge([part])  # noqa: E731
+        model = whole_model()
+        run: Callable[[], object] = lambda: model.judge(part)  # noqa: E731
     else:
         made, images = anomaly_peers.ready(name), torch.from_numpy(part.images[:1, :3].copy())
         run = lambda: made(images)  # noqa: E731
