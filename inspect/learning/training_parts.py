@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from depthcell.acquisition.partfolder import PartFolder, find_parts
-from depthcell.acquisition.simulator.partrun import TRUTH_FILE
-from depthcell.acquisition.simulator.truth import PartTruth
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.errors import DepthcellError
 from depthcell.inspect.decision import GUARD_FACTOR
@@ -14,8 +12,8 @@ from depthcell.inspect.modelinput import identity_of, observed_input
 from depthcell.inspect.observation import Observer
 from depthcell.models.network.partinput import PartInput
 from depthcell.models.views.canonical import CanonicalViews
+from depthcell.models.views.partlabels import LABELS_FILE, PartLabels, labelled
 from depthcell.models.views.partstore import INDEX, PartStore
-from depthcell.models.views.truthlabels import labelled
 
 FAR_BEYOND = 2.0
 """A part said to be good is not believed to be if it deviates by more than so many tolerances, proven at 95 %."""
@@ -49,7 +47,7 @@ class PartReader:
         begin: Callable[[int], None] = lambda _: None,
         advance: Callable[[], None] = lambda: None,
     ) -> tuple[str, ...]:
-        """Every part of a folder. Those with a truth file that names defects are defective, all others good.
+        """Every part of a folder. Those whose labels or truth name defects are defective, all others good.
 
         Args:
             data: folder of parts.
@@ -95,14 +93,14 @@ class PartReader:
             return True
         inspection = self._inspector.judge(part, 1, f"training:{part.part_id}")
         seen = self._seen(inspection, part.part_id)
-        truth = _truth_of(part)
-        good = truth is None or truth.good
-        if good:
+        labels = _labels_of(part)
+        good = labels is None or labels.good
+        if labels is None or labels.good:
             self._check_is_good(inspection)
         else:
             folder, T_cell_part = part.paths[0].parent, self._pose(inspection, part.part_id)
             observer = self._observer
-            seen = labelled(seen, folder, T_cell_part, observer.reference, self.views, observer.cell)
+            seen = labelled(seen, labels, folder, T_cell_part, observer.reference, self.views, observer.cell)
             if seen.labels is None or not seen.labels.is_defect:
                 return False
         self.store.add(seen, good=good, recording_sha256=digest)
@@ -119,9 +117,9 @@ class PartReader:
     def _notes(self, parts: Sequence[PartFolder], hidden: Sequence[str]) -> tuple[str, ...]:
         good = sum(part.good for part in self.store.parts)
         notes = [f"{good} good parts, {len(self.store.parts) - good} with labelled defects"]
-        untold = sum(_truth_of(part) is None for part in parts)
+        untold = sum(_labels_of(part) is None for part in parts)
         if untold:
-            notes.append(f"{untold} parts have no {TRUTH_FILE} and are taken to be good")
+            notes.append(f"{untold} parts have no {LABELS_FILE} and are taken to be good")
         if hidden:
             names = ", ".join(hidden[:MOST_NAMED])
             more = " ..." if len(hidden) > MOST_NAMED else ""
@@ -157,6 +155,5 @@ class PartReader:
                 )
 
 
-def _truth_of(part: PartFolder) -> PartTruth | None:
-    path = part.paths[0].parent / TRUTH_FILE
-    return PartTruth.load(path) if path.is_file() else None
+def _labels_of(part: PartFolder) -> PartLabels | None:
+    return PartLabels.beside(part.paths[0].parent)
