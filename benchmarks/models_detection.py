@@ -29,6 +29,7 @@ import msgspec
 import numpy as np
 import torch
 from harness import ROOT, Goal, Report, timing_of
+from matplotlib.figure import Figure
 
 from depthcell.acquisition.partfolder import find_parts
 from depthcell.acquisition.simulator.actualpart import possible_kinds
@@ -46,6 +47,7 @@ from depthcell.inspect.pod_result import Share
 from depthcell.inspect.recipe import Recipe
 from depthcell.inspect.simulated_station import RunSettings, simulate_station
 from depthcell.inspect.verdict import Decision
+from depthcell.models.decision.calibration import calibration_error, reliability
 from depthcell.models.goodonly.goodmodel import GoodModel
 from depthcell.models.metrics import auroc_estimate
 from depthcell.models.training.settings import TrainingSettings
@@ -254,7 +256,31 @@ def evaluate(work: Path) -> None:
     outcomes = read_outcomes(work / "model.jsonl")
     if outcomes:
         _zero_shot(outcomes, report)
+        _probabilities(outcomes, report)
     report.write()
+
+
+def _probabilities(outcomes: Sequence[Outcome], report: Report) -> None:
+    """Whether the stated probabilities hold on the test parts, half of which are good; as figures and as a picture."""
+    is_defect = np.array([not outcome.truth.good for outcome in outcomes])
+    bins = reliability(np.array([outcome.probability for outcome in outcomes]), is_defect)
+    error = calibration_error(bins)
+    report.add(
+        f"probabilities of the model: {len(outcomes)} parts",
+        timing_of([0.0]),
+        Goal(),
+        None,
+        calibration_error=error,
+        reliability=[msgspec.to_builtins(one) for one in bins],
+    )
+    figure = Figure(figsize=(4.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+    axes.plot([one.probability for one in bins], [one.share for one in bins], "o-")
+    for one in bins:
+        axes.annotate(f"{one.count} parts", (one.probability, one.share), xytext=(6, -10), textcoords="offset points")
+    axes.set(xlabel="probability of a defect, as stated", ylabel="share of parts with one", title="Reliability")
+    figure.savefig(ROOT / "docs" / "pictures" / "reliability.png", dpi=110)
 
 
 def _zero_shot(outcomes: Sequence[Outcome], report: Report) -> None:

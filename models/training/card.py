@@ -11,6 +11,9 @@ def card_text(card: Mapping[str, Any]) -> str:
         f"| {name} | {one['value']:.3f} | {one['low']:.3f} to {one['high']:.3f} |"
         for name, one in figures["auroc"].items()
     )
+    bins = "\n".join(
+        f"| {one['probability']:.2f} | {one['share']:.2f} | {one['count']} |" for one in figures["reliability"]
+    )
     found = figures["painted_found"]
     classes = ", ".join(f"{name} {count}" for name, count in card["recorded_of_each_class"].items())
     held_out = ", ".join(card["held_out"]) or "none"
@@ -33,7 +36,13 @@ SHA-256 of parts and settings {card["data_sha256"]}.
 
 The network counts {figures["share_of_network"]:g}, the good parts the rest. {found["value"]:.1%} of painted parts
 ({found["low"]:.1%} to {found["high"]:.1%}) lie above the threshold, which {figures["threshold"]["statement"]}.
-Expected calibration error {figures["calibration_error"]:.3f}, on the parts that the curve was fitted on.
+
+**Are the probabilities true?** Expected calibration error {figures["calibration_error"]:.3f}, on the parts that the
+curve was fitted on:
+
+| mean probability | share defective | parts |
+|---|---|---|
+{bins}
 
 **Limits.** Drawn defects are not found ones: the figures above say how training went, not how a line fares; measure
 that by `depthcell evaluate --model` on parts with known defects. Probabilities hold for as many defective parts as good

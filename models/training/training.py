@@ -110,7 +110,7 @@ def train_model(request: TrainingRequest, log: TrainingLog) -> NewModel:
     Raises:
         DepthcellError: the parts are too few, of other views than `views`, or mislabelled.
     """
-    began, settings = time.perf_counter(), request.settings
+    settings = request.settings
     if request.store.identity.views_sha256 != request.views.sha256:
         raise DepthcellError(
             f"{request.store.folder}: parts are of other views; make them again with this recipe and cell"
@@ -133,8 +133,9 @@ def train_model(request: TrainingRequest, log: TrainingLog) -> NewModel:
         rests_on=rests_on,
         log=log,
     )
+    trained_at = time.perf_counter()
     model, figures = _decided(request, sides, trained.network)
-    seconds = time.perf_counter() - began
+    seconds = trained.seconds + time.perf_counter() - trained_at
     card = _card(request, sides, figures) | {
         "looks": [msgspec.to_builtins(look) for look in trained.looks],
         "seconds_of_steps": round(trained.seconds, 1),
