@@ -24,7 +24,7 @@ class PlaceSettings:
     """
 
     reach_cells: int = 1
-    pooling_cells: float = 1.5
+    pooling_cells: float = 6.0
     floor: float = 0.5
 
 
