@@ -81,7 +81,9 @@ def trained_shape(seed: int = 0) -> PartNetwork:
 def whole_model() -> TrainedModel:
     """Network and good parts as training joins them; what the thresholds are changes no time."""
     parts = [shaped_part(seed) for seed in range(GOOD_PARTS)]
-    identity = ModelIdentity("ball", "three axes", parts[0].serials, "0" * 64)
+    identity = ModelIdentity(
+        views_sha256="0" * 64, recipe_name="ball", cell_name="three axes", serials=parts[0].serials
+    )
     unit = Unit(0.0, 1.0)
     rule = Rule(unit, unit, 0.5, 1.0, Calibration(1.0, 0.0), 1.0)
     return TrainedModel(identity, trained_shape(), GoodModel.fit(parts), Familiarity.learn(parts), rule)
