@@ -51,6 +51,7 @@ VERBS = (
     inspection.evaluate,
     inspection.inspect,
     inspection.measure,
+    learning.golden,
     learning.train,
     learning.explain,
     inspection.listen,

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -120,19 +120,25 @@ class Golden:
             )
 
 
-def fit_golden(parts: Sequence[PartFolder], recipe: Recipe, cell: Cell) -> Golden:
+def fit_golden(
+    parts: Sequence[PartFolder], recipe: Recipe, cell: Cell, advance: Callable[[], None] = lambda: None
+) -> Golden:
     """Learn what good parts look like.
 
     Args:
         parts: recordings of good parts; the more the better, at least `MIN_PARTS`.
         recipe: of these parts; its `reference.golden` need not exist yet.
         cell: that recorded them.
+        advance: called after each part.
 
     Raises:
         DepthcellError: there are too few parts, or one of them cannot be read, fused or aligned.
     """
     observer = Observer(recipe, cell)
-    observations = [_observed(observer, part) for part in parts]
+    observations = []
+    for part in parts:
+        observations.append(_observed(observer, part))
+        advance()
     return golden_of(observations, [part.part_id for part in parts], observer)
 
 

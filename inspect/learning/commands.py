@@ -1,9 +1,33 @@
-"""Command-line verbs about the learned model: train one, explain what it says."""
+"""Command-line verbs about what is learned: statistics of good parts, a trained model, why it says what it says."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def golden(
+    recipe: Annotated[Path, typer.Argument(help="Recipe of the parts.")],
+    data: Annotated[Path, typer.Argument(help="Folder of recorded good parts; four or more, thirty are better.")],
+    out: Annotated[Path, typer.Option(help="File to write, .npz; name it in the recipe as reference.golden.")],
+    cell: Annotated[Path | None, typer.Option(help="Cell file; the one that the recipe names if not given.")] = None,
+) -> None:
+    """Learn what good parts look like, without any training: the statistics of shape and colour for reference.golden.
+
+    Example: depthcell golden examples/bracket.toml runs/good --out golden.npz
+    """
+    from rich.console import Console
+
+    from depthcell.inspect.inspection_run import RunPlan
+    from depthcell.inspect.learning.golden_run import golden_run
+    from depthcell.inspect.learning.train_screen import TrainScreen
+
+    notes = Console(stderr=True, soft_wrap=True, highlight=False)
+    with TrainScreen(notes) as screen:
+        fitted = golden_run(
+            RunPlan(data, recipe, cell), out, lambda count: screen.begin("observe good parts", count), screen.advance
+        )
+    print(f"{out}: {len(fitted.part_ids)} good parts, colours of {len(fitted.colors)} cameras")
 
 
 def train(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb

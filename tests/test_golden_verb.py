@@ -1,0 +1,53 @@
+"""`depthcell golden`: from recordings of good parts to a recipe's statistics, and what it refuses."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from depthcell.acquisition.simulator.station import StationPlan
+from depthcell.cli import app
+from depthcell.inspect.golden import Golden
+from depthcell.inspect.simulated_station import GOLDEN_FILE, GOLDEN_FOLDER, RunSettings, simulate_station
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated run of one defective part, and four golden ones with their statistics."""
+    folder = tmp_path_factory.mktemp("run")
+    plan = StationPlan(part="bracket", camera_model="D405", cameras=1, seed=7, frames=2, defect_rate=1.0)
+    simulate_station(plan, RunSettings(parts=1, golden=4), folder, lambda _: None)
+    return folder
+
+
+def golden(run: Path, data: Path, out: Path) -> Result:
+    words = ["golden", str(run / "recipe.toml"), str(data), "--out", str(out), "--cell", str(run / "cell.json")]
+    return CliRunner().invoke(app, words)
+
+
+def test_statistics_are_those_that_simulate_wrote(run: Path, tmp_path: Path) -> None:
+    result = golden(run, run / GOLDEN_FOLDER, tmp_path / "golden.npz")
+    assert result.exit_code == 0, result.output
+    assert "4 good parts, colours of 1 cameras" in result.output
+    assert (tmp_path / "golden.npz").read_bytes() == (run / GOLDEN_FILE).read_bytes()
+    assert len(Golden.load(tmp_path / "golden.npz").part_ids) == 4
+
+
+def test_defective_and_doubled_parts_are_refused_by_name(run: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(run / GOLDEN_FOLDER, data)
+    shutil.copytree(data / "part_0002", data / "part_0009", ignore=shutil.ignore_patterns("truth.json"))
+    shutil.rmtree(data / "part_0001")
+    shutil.copytree(run / "part_0001", data / "part_0001")
+    result = golden(run, data, tmp_path / "golden.npz")
+    assert result.exit_code != 0
+    message = str(result.exception)
+    assert "part_0009 is the same recording as part_0002" in message
+    assert "part_0001 is labelled defective" in message
+    assert not (tmp_path / "golden.npz").exists()
+
+
+def test_another_kind_of_file_is_refused(run: Path, tmp_path: Path) -> None:
+    result = golden(run, run / GOLDEN_FOLDER, tmp_path / "golden.json")
+    assert "must end in .npz" in str(result.exception)
