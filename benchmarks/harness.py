@@ -53,19 +53,27 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What was aimed at: to be `ratio` times as fast as the peer, or within `seconds`, or both."""
+    """What was aimed at: to be `ratio` times as fast as the peer, or within `seconds`, or both; or anything else.
+
+    Attributes:
+        words: of another goal than time.
+        reached: whether that one was.
+    """
 
     ratio: float | None = None
     seconds: float | None = None
+    words: str = ""
+    reached: bool = True
 
     def is_met(self, us: Timing, ratio: float | None) -> bool:
         """Whether our median and the ratio reach everything that was aimed at."""
         fast_enough = self.ratio is None or (ratio is not None and ratio >= self.ratio)
-        return fast_enough and (self.seconds is None or us.median_s <= self.seconds)
+        return self.reached and fast_enough and (self.seconds is None or us.median_s <= self.seconds)
 
     def __str__(self) -> str:
-        parts = [] if self.ratio is None else [f"{self.ratio:g} times the peer"]
-        return ", ".join(parts if self.seconds is None else [*parts, f"within {self.seconds * 1e3:g} ms"])
+        ratio = "" if self.ratio is None else f"{self.ratio:g} times the peer"
+        seconds = "" if self.seconds is None else f"within {self.seconds * 1e3:g} ms"
+        return ", ".join(part for part in (ratio, seconds, self.words) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +156,7 @@ def _line(row: Row) -> str:
         text += f"\n  peer  {_milliseconds(row.peer.timing)}   {row.peer.name}\n  ratio {row.ratio:.2f}"
     for name, value in row.notes.items():
         text += f"\n  {name}: {value}"
-    return text + f"\n  goal  {row.goal}: {'met' if row.met else 'NOT met'}"
+    return text + (f"\n  goal  {row.goal}: {'met' if row.met else 'NOT met'}" if str(row.goal) else "")
 
 
 def _milliseconds(timing: Timing) -> str:

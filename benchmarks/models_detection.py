@@ -22,7 +22,7 @@ import argparse
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -55,6 +55,7 @@ from depthcell.models.views.partstore import PartStore
 
 SEED, FRAMES, DISTANCE_M = 7, 8, 0.16
 FEW, GOOD, FIRST_GOOD, TESTED, FIRST_TESTED, ORDER_SEED = 5, 60, 1001, 330, 5001, 99
+WANTED_FOUND, MOST_REJECTED, MOST_LOWER = 0.99, 0.01, 0.05
 HELD_OUT = (DefectKind.SCRATCH, DefectKind.POROSITY, DefectKind.BURR, DefectKind.RUST)
 STATION = StationPlan(part="bracket", camera_model="D405", cameras=3, seed=SEED, frames=FRAMES, defect_rate=0.0)
 
@@ -209,13 +210,15 @@ JUDGES: dict[str, Found] = {
 }
 
 
-def figures(outcomes: Sequence[Outcome], found: Found, held_out: Sequence[DefectKind]) -> dict[str, object]:
+def figures(
+    outcomes: Sequence[Outcome], found: Found, held_out: Sequence[DefectKind]
+) -> dict[str, Share | dict[str, Share] | None]:
     """Shares with exact intervals: all defects that count, surface, volumetric, kinds, held out; false rejects."""
     good = [outcome for outcome in outcomes if outcome.truth.good]
     wanted = [outcome for outcome in outcomes if not outcome.truth.good and counts(outcome)]
 
-    def share(chosen: Sequence[Outcome]) -> dict[str, object] | None:
-        return msgspec.to_builtins(Share.of(sum(map(found, chosen)), len(chosen))) if chosen else None
+    def share(chosen: Sequence[Outcome]) -> Share | None:
+        return Share.of(sum(map(found, chosen)), len(chosen)) if chosen else None
 
     def of(*kinds: str) -> list[Outcome]:
         return [outcome for outcome in wanted if outcome.truth.defects[0].kind in kinds]
@@ -230,10 +233,31 @@ def figures(outcomes: Sequence[Outcome], found: Found, held_out: Sequence[Defect
         "volumetric": share(volumetric),
         "any size": share(every),
         "false rejects": share(good),
-        "kinds": {str(kind): share(of(str(kind))) for kind in DefectKind},
+        "kinds": {name: one for name in map(str, DefectKind) if (one := share(of(name)))},
         "kinds held out": share(of(*names)),
         "kinds trained on": share([o for o in wanted if o.truth.defects[0].kind not in names]),
     }
+
+
+def as_notes(shares: Mapping[str, object]) -> dict[str, object]:
+    """Shares as the report keeps them."""
+    return {key.replace(" ", "_"): msgspec.to_builtins(value) for key, value in shares.items()}
+
+
+def detection_goal(shares: Mapping[str, Share | dict[str, Share] | None]) -> Goal:
+    """99 % found at 1 % false rejects, kinds held out at most 5 points below the others; by the shares as counted."""
+
+    def value(name: str) -> float:
+        share = shares[name]
+        return share.count / share.total if isinstance(share, Share) else math.nan
+
+    held_out = value("kinds held out")
+    if math.isnan(held_out):
+        words, reached = "99 % found at 1 % false rejects", value("found") >= WANTED_FOUND
+    else:
+        words = "kinds held out at most 5 points lower, at 1 % false rejects"
+        reached = held_out >= value("kinds trained on") - MOST_LOWER
+    return Goal(words=words, reached=reached and value("false rejects") <= MOST_REJECTED)
 
 
 def evaluate(work: Path) -> None:
@@ -247,11 +271,9 @@ def evaluate(work: Path) -> None:
             report.add(
                 f"{judge}{held}: {len(outcomes)} parts of one cell, recording to verdict",
                 timing_of([outcome.seconds for outcome in outcomes]),
-                Goal(),
-                None,
-                goals={"found": 0.99, "false rejects": 0.01, "held out": "no more than 5 points lower"},
+                detection_goal(shares),
                 seeds={"station": SEED, "order": ORDER_SEED, "training": 0},
-                **{key.replace(" ", "_"): value for key, value in shares.items()},
+                **as_notes(shares),
             )
     outcomes = read_outcomes(work / "model.jsonl")
     if outcomes:
@@ -296,7 +318,7 @@ def _zero_shot(outcomes: Sequence[Outcome], report: Report) -> None:
         None,
         auroc=msgspec.to_builtins(auroc_estimate(is_defect, scores)),
         limit="score that 1 % of the good test parts exceed: a point of the ROC, not a threshold that was chosen",
-        **{key.replace(" ", "_"): value for key, value in shares.items()},
+        **as_notes(shares),
     )
 
 

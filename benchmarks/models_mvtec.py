@@ -1,7 +1,7 @@
 """How well the baseline judges a class of MVTec 3D-AD: each method over several seeds, through `depthcell evaluate`.
 
-Run `.venv/bin/python benchmarks/models_mvtec.py DATA [--seeds 5]` with DATA the folder of the class; it is not part of
-this repository (CC BY-NC-SA 4.0). Data: `benchmarks/results/models_mvtec.json`. Each method runs in a process of its
+Run `.venv/bin/python benchmarks/models_mvtec.py [--data FOLDER] [--seeds 5]`; a class's folder is not part of this
+repository (CC BY-NC-SA 4.0). Data: `benchmarks/results/models_mvtec.json`. Each method runs in a process of its
 own, so that its memory is its own. Each seed learns from its own draw of 90 % of train/good; no choice is made here,
 and the threshold comes from good parts of train and validation alone.
 
@@ -20,8 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import Goal, Report, timing_of
+from harness import ROOT, Goal, Report, timing_of
 
+DATA = ROOT / ".." / "shared" / "data" / "mvtec3d_subset" / "cable_gland"
 METHODS = ("fused", "rgb", "depth")
 GOALS = {"image_auroc": 0.95, "aupro_30": 0.975, "aupro_1": 0.46}  # of the fused method, on the mean over seeds
 FIGURES = ("image_auroc", "pixel_auroc", "aupro_30", "aupro_1")
@@ -67,21 +68,23 @@ def add_verdict(report: Report, results: dict[str, dict[str, Any]], seconds: flo
     fused = results["fused"]
     others = [method for method in METHODS if method != "fused"]
     best = {name: max(results[method][name]["value"] for method in others) for name in FIGURES}
+    reached = {name: fused[name]["value"] >= goal for name, goal in GOALS.items()}
+    no_worse = {f"{name} no worse": fused[name]["value"] >= value for name, value in best.items()}
     report.add(
         "fused against the goals, all methods together",
         timing_of([seconds]),
-        Goal(),
+        Goal(words="every figure, and no worse than either branch", reached=all((reached | no_worse).values())),
         goals=GOALS,
-        goals_met={name: fused[name]["value"] >= goal for name, goal in GOALS.items()},
+        goals_met=reached,
         better_branch=best,
-        fused_no_worse={name: fused[name]["value"] >= value for name, value in best.items()},
+        fused_no_worse=no_worse,
     )
 
 
 def main() -> None:
     """Evaluate every method, then compare."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder of one class")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of one class")
     parser.add_argument("--seeds", type=int, default=5)
     wanted = parser.parse_args()
     report, results, total = Report("models_mvtec"), {}, 0.0

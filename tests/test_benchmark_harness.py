@@ -43,10 +43,12 @@ def test_loss_is_reported_as_one_and_written_with_its_origin(harness: ModuleType
     won = report.add("fast", harness.timing_of([1.0]), twice, peer)
     lost = report.add("slow", harness.timing_of([2.0]), twice, peer)
     late = report.add("late", harness.timing_of([0.2]), harness.Goal(seconds=0.15), frames=7)
-    assert [won.met, lost.met, late.met] == [True, False, False]
+    missed = report.add("missed", harness.timing_of([0.1]), harness.Goal(words="all found", reached=False))
+    assert [won.met, lost.met, late.met, missed.met] == [True, False, False, False]
     content = json.loads(report.write().read_text())
     assert content["benchmark"] == "sample"
-    assert [row["met"] for row in content["rows"]] == [True, False, False]
+    assert [row["met"] for row in content["rows"]] == [True, False, False, False]
+    assert content["rows"][3]["goal"]["words"] == "all found"
     assert content["rows"][1]["ratio"] == 1.5
     assert content["rows"][2]["notes"] == {"frames": 7}
     assert {"commit", "date", "machine", "versions"} <= set(content)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from depthcell.acquisition.partfolder import GOLDEN_FOLDER
 from depthcell.acquisition.simulator.station import StationPlan
 from depthcell.cli import app
 from depthcell.inspect.golden import Golden
-from depthcell.inspect.simulated_station import GOLDEN_FILE, GOLDEN_FOLDER, RunSettings, simulate_station
+from depthcell.inspect.simulated_station import GOLDEN_FILE, RunSettings, simulate_station
 
 
 @pytest.fixture(scope="module")
