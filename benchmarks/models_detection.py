@@ -40,8 +40,10 @@ from depthcell.acquisition.simulator.truth import PartTruth
 from depthcell.calib.cell import Cell
 from depthcell.calib.planning.plan import PlannedDefect, PlanRequest, plan
 from depthcell.errors import DepthcellError
+from depthcell.inspect.golden import MIN_PARTS
 from depthcell.inspect.inspection import Inspector
 from depthcell.inspect.inspection_run import RunPlan
+from depthcell.inspect.learning.golden_run import golden_run
 from depthcell.inspect.learning.train_run import TrainPlan, run_training
 from depthcell.inspect.pod_result import Share
 from depthcell.inspect.recipe import Recipe
@@ -61,7 +63,7 @@ STATION = StationPlan(part="bracket", camera_model="D405", cameras=3, seed=SEED,
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """One test part: its truth; verdicts without and with the model; scores of the model and of `FEW` golden scans."""
+    """One test part: its truth; verdicts without and with the model; scores of the model, its judges, `FEW` scans."""
 
     truth: PartTruth
     checks: str
@@ -70,6 +72,8 @@ class Outcome(msgspec.Struct, frozen=True):
     threshold: float
     probability: float
     strange: bool
+    network: float
+    good: float
     few: float
     seconds: float
 
@@ -90,16 +94,19 @@ class Quiet:
 
 
 def prepare(work: Path) -> None:
-    """Cell, recipe, statistics of ten good parts, and the good parts to train on."""
-    if not (work / "golden.npz").is_file():
-        simulate_station(STATION, RunSettings(parts=1, golden=10), work, lambda _: None)
+    """Cell, recipe, the good parts to learn from, and the statistics of these."""
+    if not (work / "recipe.toml").is_file():
+        simulate_station(STATION, RunSettings(parts=1, golden=MIN_PARTS), work, lambda _: None)
         for used in (work / "golden", work / "part_0001"):
             shutil.rmtree(used)
+        (work / "golden.npz").unlink()
     (work / "good").mkdir(exist_ok=True)
     for number in range(FIRST_GOOD, FIRST_GOOD + GOOD):
         folder = work / "good" / f"part_{number}"
         if not folder.is_dir():
             simulate_part(STATION, PartTask(Stream.LINE, number, folder))
+    if not (work / "golden.npz").is_file():
+        golden_run(RunPlan(work / "good", work / "recipe.toml", work / "cell.json"), work / "golden.npz")
 
 
 def train(work: Path, held_out: tuple[DefectKind, ...], name: str) -> None:
@@ -166,7 +173,8 @@ def judged(inspector: Inspector, few: GoodModel, folder: Path, number: int) -> O
     inspector.model_check = check
     truth = PartTruth.load(folder / "truth.json")
     if inspection.fused is None or inspection.alignment is None:
-        return Outcome(truth, str(checks), str(inspection.verdict.verdict), math.inf, 0.0, 1.0, True, math.inf, seconds)
+        lost = math.inf
+        return Outcome(truth, str(checks), str(inspection.verdict.verdict), lost, 0, 1, True, lost, lost, lost, seconds)
     seen = check.part_input(inspection.fused, inspection.alignment.T_cell_part, truth.part_id)
     opinion = check.model.judge(seen)
     return Outcome(
@@ -177,6 +185,8 @@ def judged(inspector: Inspector, few: GoodModel, folder: Path, number: int) -> O
         opinion.threshold,
         opinion.part_probability,
         opinion.is_out_of_distribution,
+        opinion.branch_scores["network"],
+        opinion.branch_scores["good"],
         few.judge(seen).part_score,
         seconds,
     )
@@ -279,6 +289,7 @@ def evaluate(work: Path) -> None:
     if outcomes:
         _zero_shot(outcomes, report)
         _probabilities(outcomes, report)
+        _judges(outcomes, report)
     report.write()
 
 
@@ -319,6 +330,23 @@ def _zero_shot(outcomes: Sequence[Outcome], report: Report) -> None:
         auroc=msgspec.to_builtins(auroc_estimate(is_defect, scores)),
         limit="score that 1 % of the good test parts exceed: a point of the ROC, not a threshold that was chosen",
         **as_notes(shares),
+    )
+
+
+def _judges(outcomes: Sequence[Outcome], report: Report) -> None:
+    """Whether network and good parts together are no worse than either alone."""
+    is_defect = np.array([not outcome.truth.good for outcome in outcomes])
+    scores = {
+        name: auroc_estimate(is_defect, np.array([getattr(outcome, field) for outcome in outcomes]))
+        for name, field in (("together", "score"), ("network", "network"), ("good parts", "good"))
+    }
+    best = max(scores["network"].value, scores["good parts"].value)
+    report.add(
+        f"both judges of the model together: {len(outcomes)} parts",
+        timing_of([outcome.seconds for outcome in outcomes]),
+        Goal(words="AUROC no worse than of either alone", reached=scores["together"].value >= best),
+        None,
+        auroc=msgspec.to_builtins(scores),
     )
 
 

@@ -3,11 +3,12 @@
 import hashlib
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ from depthcell.models.decision.outofdistribution import Familiarity
 from depthcell.models.decision.threshold import FEWEST_PARTS, choose_threshold
 from depthcell.models.goodonly.gate import choose_gate
 from depthcell.models.goodonly.goodmodel import GoodModel
-from depthcell.models.metrics import auroc_estimate, proportion_estimate
+from depthcell.models.metrics import CONFIDENCE, Estimate, auroc_estimate, proportion_estimate
 from depthcell.models.network.network import PartNetwork
 from depthcell.models.network.partinput import CLASSES, PartInput
 from depthcell.models.synthesis.augment import augment
@@ -38,8 +39,7 @@ from depthcell.models.views.canonical import CanonicalViews
 from depthcell.models.views.partstore import PartStore
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
-"""How much the network may count; with 1 and 0 each judge alone is among them, the first of equals is taken."""
-MAD_TO_SIGMA = 1.4826
+"""How much the network may count; with 1 and 0 each judge alone is among them."""
 PAINT_SEED = 77_000
 LIBRARIES = ("numpy", "torch", "torch-geometric", "safetensors")
 
@@ -198,7 +198,7 @@ def _decided(request: TrainingRequest, sides: _Sides, network: PartNetwork) -> t
     scaled = [(scores - unit.centre) / unit.spread for unit, scores in zip(units, (by_network, by_good), strict=True)]
     joint = {share: share * scaled[0] + (1 - share) * scaled[1] for share in SHARES}
     figures = {share: auroc_estimate(is_defect, scores) for share, scores in joint.items()}
-    share = max(SHARES, key=lambda one: figures[one].value)
+    share = chosen_share(figures)
     scores = joint[share]
     threshold = choose_threshold(scores[~is_defect], settings.false_reject, settings.seed)
     calibration = fit_calibration(scores, is_defect)
@@ -219,9 +219,24 @@ def _decided(request: TrainingRequest, sides: _Sides, network: PartNetwork) -> t
     }
 
 
+def chosen_share(figures: Mapping[float, Estimate]) -> float:
+    """How much the network counts: as near to one half as is not worse than the best by more than its standard error.
+
+    A few dozen validation parts do not tell shares apart whose AUROC differs by a hundredth; of those the one that
+    leans on both judges is the safer, above all for kinds that the network never saw. A judge that is really worse
+    falls out. The one-standard-error rule of L. Breiman et al., "Classification and Regression Trees", 1984, 3.4.3.
+
+    Args:
+        figures: AUROC of validation parts by share.
+    """
+    best = max(figures.values(), key=lambda one: one.value)
+    standard_error = (best.high - best.low) / (2 * NormalDist().inv_cdf((1 + CONFIDENCE) / 2))
+    as_good = [share for share, figure in figures.items() if figure.value >= best.value - standard_error]
+    return min(as_good, key=lambda share: (abs(share - 0.5), -figures[share].value))
+
+
 def _unit(scores: NDArray[np.float64]) -> Unit:
-    centre = float(np.median(scores))
-    return Unit(centre, max(MAD_TO_SIGMA * float(np.median(np.abs(scores - centre))), 1e-6))
+    return Unit(float(scores.mean()), max(float(scores.std(ddof=1)), 1e-6))
 
 
 def _rests_on(request: TrainingRequest) -> str:
