@@ -27,6 +27,8 @@ from depthcell.inspect.view_color import ViewColor
 T = TypeVar("T")
 SCHEMA_VERSION = 1
 MIN_PARTS = 4
+MOST_GROUPS = 12
+"""Good parts are judged by the others one by one; more than so many in so many groups, as each takes a fit."""
 USUAL = 3.0
 """Score that the most extreme good part reaches somewhere about a patch when the model holds."""
 
@@ -176,11 +178,13 @@ def _observed(observer: Observer, part: PartFolder) -> Observation:
 
 
 def _calibrated_shape(maps: Sequence[DeviationMap], observer: Observer) -> ShapeStatistics:
-    """Fit to all parts; set the factors by judging each part with the statistics of the others."""
+    """Fit to all parts; set the factors by judging parts with the statistics of the others."""
     scales = observer.scales
     scores = [
-        score_shape(one, fit_shape(others, scales), observer.sight, observer.negligible_m)
-        for one, others in _leave_one_out(maps)
+        score_shape(one, others, observer.sight, observer.negligible_m)
+        for some, rest in _groups_and_rest(maps)
+        for others in [fit_shape(rest, scales)]
+        for one in some
     ]
     significance = np.abs(np.stack([score.significance for score in scores]))
     factor = [_factor(significance[:, number], scales.neighbours[-1]) for number in range(significance.shape[1])]
@@ -188,7 +192,12 @@ def _calibrated_shape(maps: Sequence[DeviationMap], observer: Observer) -> Shape
 
 
 def _calibrated_view(views: Sequence[ViewColor], scales: DeviationScales) -> ViewStatistics:
-    scores = [score_view(one, fit_view(others, scales), scales) for one, others in _leave_one_out(views)]
+    scores = [
+        score_view(one, others, scales)
+        for some, rest in _groups_and_rest(views)
+        for others in [fit_view(rest, scales)]
+        for one in some
+    ]
     lab, lines = np.stack([score.lab for score in scores]), np.stack([score.lines for score in scores])
     near = scales.neighbours[-1]
     return replace(
@@ -198,9 +207,11 @@ def _calibrated_view(views: Sequence[ViewColor], scales: DeviationScales) -> Vie
     )
 
 
-def _leave_one_out(samples: Sequence[T]) -> Iterator[tuple[T, list[T]]]:
-    for number, one in enumerate(samples):
-        yield one, [*samples[:number], *samples[number + 1 :]]
+def _groups_and_rest(samples: Sequence[T]) -> Iterator[tuple[Sequence[T], Sequence[T]]]:
+    """Each part, or each group of a dozenth of many parts, and all others."""
+    groups = min(len(samples), MOST_GROUPS)
+    for number in range(groups):
+        yield samples[number::groups], [one for place, one in enumerate(samples) if place % groups != number]
 
 
 def _factor(scores: NDArray[Any], near: Any) -> NDArray[np.float32]:
