@@ -15,8 +15,9 @@ from safetensors.numpy import load, save
 from depthcell.errors import DepthcellError
 from depthcell.models.goodonly.features import Branch, part_features
 from depthcell.models.goodonly.gate import choose_gate
-from depthcell.models.goodonly.goodmodel import Gate, GoodModel, power_mean, worst_mean
+from depthcell.models.goodonly.goodmodel import Gate, GoodModel, GoodSettings
 from depthcell.models.goodonly.lite0 import Lite0, load_lite0
+from depthcell.models.goodonly.maps import power_mean, worst_mean
 from depthcell.models.goodonly.places import SIGMA_OF_MAD, Places, PlaceSettings
 from depthcell.models.network.partinput import CHANNELS, PartInput
 
@@ -239,6 +240,60 @@ def test_the_gate_needs_labels(model: GoodModel) -> None:
         choose_gate(model, goods(2, 1), goods(2, 1))
     with pytest.raises(DepthcellError, match="needs good and defective"):
         choose_gate(model, [], defects(1, 1, "dent"))
+
+
+# A student
+
+
+@pytest.fixture(scope="module")
+def taught() -> GoodModel:
+    return GoodModel.fit(goods(16, 1), settings=GoodSettings(student_steps=60))
+
+
+def test_a_student_fails_more_where_colour_is_unlike_good_parts(taught: GoodModel) -> None:
+    heard = taught.with_gate(Gate(0.0, 0.0, 1.0))
+    highest = max(heard.judge(part).branch_scores["student"] for part in goods(8, 2))
+    found = [heard.judge(part) for part in defects(4, 3, "stain")]
+    assert all(one.branch_scores["student"] > 2 * highest for one in found)
+    assert all(one.part_score == pytest.approx(one.branch_scores["student"]) for one in found)
+    dents = [heard.judge(part).part_score for part in defects(4, 3, "dent")]
+    assert max(dents) < 1.5 * highest
+
+
+def test_a_student_that_no_gate_needs_is_not_asked_nor_kept(model: GoodModel, taught: GoodModel) -> None:
+    part = goods(1, 4)[0]
+    assert taught.judge(part).part_score == model.judge(part).part_score
+    assert taught.trimmed().tensors().keys() == model.tensors().keys()
+    counted = taught.with_gate(Gate(0.4, 0.4, 0.2))
+    assert counted.trimmed() is counted
+
+
+def test_the_gate_weighs_a_student_only_where_nothing_else_does_as_well(taught: GoodModel) -> None:
+    choice = choose_gate(taught, goods(6, 11), defects(4, 12, "dent"))
+    assert choice.gate.student == 0
+    assert choice.image_auroc["fused"] >= max(choice.image_auroc.values())
+
+
+def test_a_model_with_a_student_comes_back_from_its_file(taught: GoodModel) -> None:
+    part = defects(1, 13, "stain")[0]
+    counted = taught.with_gate(Gate(0.3, 0.3, 0.4))
+    kept = load(save(counted.tensors()))
+    judged = GoodModel.from_tensors(kept).judge(part)
+    assert judged.branch_scores["student"] == pytest.approx(counted.judge(part).branch_scores["student"], rel=0.02)
+    del kept["student_network.mouth.0.weight"]
+    with pytest.raises(DepthcellError, match="weights of the student do not fit"):
+        GoodModel.from_tensors(kept)
+
+
+def test_the_same_seed_teaches_the_same_student(taught: GoodModel) -> None:
+    again = GoodModel.fit(goods(16, 1), settings=GoodSettings(student_steps=60))
+    for name, values in taught.tensors().items():
+        np.testing.assert_array_equal(values, again.tensors()[name])
+
+
+def test_too_few_parts_teach_no_student() -> None:
+    with pytest.raises(DepthcellError, match="student: 5 good parts to learn from; at least 6"):
+        GoodModel.fit(goods(5, 1), settings=GoodSettings(student_steps=10))
 
 
 # Keeping and refusing

@@ -41,6 +41,9 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb
     held_out: Annotated[
         list[str] | None, typer.Option(help="Kind of defect that training never sees, such as scratch.")
     ] = None,
+    student: Annotated[
+        bool, typer.Option("--student", help="Try a student-teacher too; it counts only if validation parts say so.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=1, help="Of the network's arithmetic.")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was cut off.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the model card as JSON.")] = False,
@@ -60,10 +63,18 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb
     from depthcell.inspect.inspection_run import RunPlan
     from depthcell.inspect.learning.train_run import TrainPlan, run_training
     from depthcell.inspect.learning.train_screen import TrainScreen, kinds_of
+    from depthcell.models.goodonly.goodmodel import GoodSettings
+    from depthcell.models.goodonly.student import STUDENT_STEPS
     from depthcell.models.training.settings import TrainingSettings
 
     torch.set_num_threads(threads)
-    settings = TrainingSettings(seed=seed, steps=steps, false_reject=false_reject, held_out=kinds_of(held_out or ()))
+    settings = TrainingSettings(
+        seed=seed,
+        steps=steps,
+        false_reject=false_reject,
+        held_out=kinds_of(held_out or ()),
+        good=GoodSettings(student_steps=STUDENT_STEPS if student else 0),
+    )
     notes = Console(stderr=True, soft_wrap=True, highlight=False)
     with TrainScreen(notes) as screen:
         card, text = run_training(TrainPlan(RunPlan(data, recipe, cell), out, settings, resume), screen)

@@ -17,8 +17,8 @@ from depthcell.models.baseline_features import CELL_PX, edge_features
 from depthcell.models.goodonly.lite0 import load_lite0
 from depthcell.models.network.partinput import PartInput
 
-Branch = Literal["rgb", "depth"]
-Group = Literal["deviation", "normal", "missing", "color", "edge", "lite0"]
+Branch = Literal["rgb", "depth", "student"]
+Group = Literal["deviation", "normal", "missing", "color", "edge", "lite0", "student"]
 
 BRANCH_OF_GROUP: Mapping[Group, Branch] = {
     "deviation": "depth",
@@ -27,7 +27,9 @@ BRANCH_OF_GROUP: Mapping[Group, Branch] = {
     "color": "rgb",
     "edge": "rgb",
     "lite0": "rgb",
+    "student": "student",
 }
+"""The last is what a student fails by, see `student.py`; the others are features of the part itself."""
 DEVIATION_SCALES_PX = (1.0, 2.0, 4.0)
 COLOR_SCALES_PX = (1.5, 4.0)
 NORMAL_SCALE_PX = 1.5
@@ -49,7 +51,8 @@ def part_features(part: PartInput) -> Features:
         of strides 8 and 16, 152 values of unit mean square each.
     """
     views = range(len(part.serials))
-    found: dict[Group, list[NDArray[np.float32]]] = {group: [] for group in BRANCH_OF_GROUP if group != "lite0"}
+    drawn = [group for group in BRANCH_OF_GROUP if group not in {"lite0", "student"}]
+    found: dict[Group, list[NDArray[np.float32]]] = {group: [] for group in drawn}
     for view in views:
         measured, colored = (part.channel(name)[view] > 0.5 for name in ("measured", "colored"))
         deviation = _over_scales([part.channel("deviation")[view]], measured, DEVIATION_SCALES_PX)

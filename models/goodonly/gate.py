@@ -15,6 +15,8 @@ from depthcell.models.network.partinput import PartInput
 
 CANDIDATES = tuple(Gate(rgb, 1 - rgb) for rgb in (0.5, 0.9, 0.1, 0.99, 0.01, 1.0, 0.0))
 """Both alone are among them; the first of equals is taken."""
+WITH_STUDENT = (*CANDIDATES, Gate(0.45, 0.45, 0.1), Gate(1 / 3, 1 / 3, 1 / 3), Gate(0.0, 0.0, 1.0))
+"""The same where there is a student, which counts only where no gate without it does as well."""
 FALSE_POSITIVES = 0.01
 
 Cells = dict[Branch, NDArray[np.float16]]
@@ -26,7 +28,7 @@ class GateChoice:
 
     Attributes:
         gate: the best: highest image AUROC, then highest AUPRO@1 %.
-        image_auroc, aupro_1: of "rgb", "depth" and "fused", the last with `gate`.
+        image_auroc, aupro_1: of "rgb", "depth", "student" if there is one, and "fused", the last with `gate`.
     """
 
     gate: Gate
@@ -50,10 +52,14 @@ def choose_gate(model: GoodModel, good: Sequence[PartInput], defective: Sequence
     labels = [_mask(part) for part in defective]
     masks = [np.zeros_like(labels[0])] * len(good) + labels
     is_defect = np.array([False] * len(good) + [True] * len(defective))
-    judged = [_branches(model.judge(part)) for part in (*good, *defective)]
-    found = {gate: _figures(model, gate, judged, masks, is_defect) for gate in CANDIDATES}
-    best = max(CANDIDATES, key=lambda gate: found[gate])
+    candidates = CANDIDATES if model.student is None else WITH_STUDENT
+    hearing_all = model if model.student is None else model.with_gate(Gate(1 / 3, 1 / 3, 1 / 3))
+    judged = [_branches(hearing_all.judge(part)) for part in (*good, *defective)]
+    found = {gate: _figures(model, gate, judged, masks, is_defect) for gate in candidates}
+    best = max(candidates, key=lambda gate: found[gate])
     by_name = {"rgb": found[Gate(1.0, 0.0)], "depth": found[Gate(0.0, 1.0)], "fused": found[best]}
+    if model.student is not None:
+        by_name["student"] = found[Gate(0.0, 0.0, 1.0)]
     return GateChoice(best, {name: f[0] for name, f in by_name.items()}, {name: f[1] for name, f in by_name.items()})
 
 

@@ -1,13 +1,14 @@
-"""A judge that has seen good parts alone: no training, no defects, from five good parts up.
+"""A judge that has seen good parts alone: no training, no defects, from three good parts up.
 
-Each group of features is compared place by place with what good parts show there (`places.py`). What good parts, each
-judged by the others, usually score around a place is divided out, as the baseline for scans does; so every branch
-speaks in one unit: 1 is what the worst places of a middling good part score. Colour and depth are then joined by a
-gate of weights that good and painted validation parts choose (`gate.py`); no branch alone may do better there.
+Each group of features is compared place by place with what good parts show there (`places.py`); so is what a student
+fails by, where one was taught (`student.py`). What good parts, each judged by the others, usually score around a place
+is divided out, as the baseline for scans does; so every branch speaks in one unit: 1 is what the worst places of a
+middling good part score. The branches are then joined by a gate of weights that good and painted validation parts
+choose (`gate.py`); no branch alone may do better there.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import cv2
@@ -17,13 +18,16 @@ from numpy.typing import NDArray
 
 from depthcell.errors import DepthcellError
 from depthcell.models.baseline_features import CELL_PX
-from depthcell.models.goodonly.features import BRANCH_OF_GROUP, Branch, Features, Group, part_features
+from depthcell.models.goodonly.features import Branch, Features, Group, part_features
+from depthcell.models.goodonly.maps import BRANCHES, at_points, joined, on_cells, on_pixels, power_mean, worst_mean
 from depthcell.models.goodonly.places import Places, PlaceSettings
+from depthcell.models.goodonly.student import Student, fit_student, seen_of
 from depthcell.models.network.partinput import PartInput
 
-Judge = Literal["rgb", "depth", "fused"]
-BRANCHES: tuple[Branch, ...] = ("rgb", "depth")
+Judge = Literal["rgb", "depth", "student", "fused"]
 FEWEST_PARTS = 3
+FEWEST_FOR_STUDENT = 2 * FEWEST_PARTS
+STUDENT = "student_network."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class GoodSettings:
         smoothing_cells: standard deviation of the final smoothing.
         most_parts: more good parts than that are thinned out by the seed, so that memory stays bounded.
         folds: good parts are judged by those of the other folds.
+        student_steps: so long half of the good parts teach a student, by whose failures the others judge; 0 for none.
     """
 
     places: PlaceSettings = field(default_factory=PlaceSettings)
@@ -47,6 +52,7 @@ class GoodSettings:
     smoothing_cells: float = 0.8
     most_parts: int = 96
     folds: int = 4
+    student_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class Gate:
 
     rgb: float = 0.5
     depth: float = 0.5
+    student: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +72,9 @@ class GoodJudgement:
         pixel_score: (V, S, S) float32, fused.
         point_score: (N,) float32: the highest of the pixels where it shows, 0 where no camera sees it.
         part_score: fused.
-        branch_scores: part score of "rgb", "depth" and "fused"; 0 for a branch that saw nothing.
-        branch_cells: (V, S / 2, S / 2) float32 of "rgb" and "depth", NaN where a branch knows nothing.
+        branch_scores: part score of "rgb", "depth", of "student" where it counts, and "fused"; 0 for a branch that saw
+            nothing.
+        branch_cells: (V, S / 2, S / 2) float32 of each branch, NaN where it knows nothing.
         degraded: what was lacking, in words; empty if nothing.
     """
 
@@ -110,6 +118,7 @@ class GoodModel:
         scales: what the worst cells of a middling good part score in each branch.
         gate: how branches count.
         n_parts: good parts learned from.
+        student: None where there is none, or it does not count.
     """
 
     settings: GoodSettings
@@ -119,6 +128,7 @@ class GoodModel:
     scales: Mapping[Branch, float]
     gate: Gate
     n_parts: int
+    student: Student | None = None
 
     @classmethod
     def fit(cls, parts: Sequence[PartInput], seed: int = 0, settings: GoodSettings | None = None) -> "GoodModel":
@@ -136,18 +146,23 @@ class GoodModel:
         if len(parts) < FEWEST_PARTS:
             raise DepthcellError(f"good parts: {len(parts)} to learn from; at least {FEWEST_PARTS} are needed")
         drawn = np.random.default_rng(seed).permutation(len(parts))[: settings.most_parts]
-        serials, side_px, values = _gathered(parts, drawn)
+        serials, side_px, values, seen = _gathered(parts, drawn, with_images=settings.student_steps > 0)
+        student = _taught(seen, values, settings, seed) if settings.student_steps else None
         groups: dict[Group, GroupMemory] = {}
         scored: list[dict[Group, NDArray[np.float32]]] = [{} for _ in drawn]
-        for group in BRANCH_OF_GROUP:
-            groups[group], unlike = _remembered(group, np.stack(values.pop(group)), side_px // CELL_PX, settings)
-            for index, one in enumerate(unlike):
-                scored[index][group] = groups[group].score(one.astype(np.float32))
-        worst = [{b: worst_mean(m, settings.worst_cells) for b, m in joined(s, settings).items()} for s in scored]
-        scales: dict[Branch, float] = {
-            branch: max(float(np.median([one[branch] for one in worst])), 1e-6) for branch in BRANCHES
-        }
-        return cls(settings, serials, side_px, groups, scales, Gate(), len(drawn))
+        for group in list(values):
+            found = values.pop(group)
+            groups[group], unlike = _remembered(group, np.stack(found), side_px // CELL_PX, settings)
+            for one, members in zip(unlike, scored[-len(found) :], strict=True):
+                members[group] = groups[group].score(one.astype(np.float32))
+        maps = [joined(one, settings.power, settings.smoothing_cells) for one in scored]
+        worst = [{branch: worst_mean(cells, settings.worst_cells) for branch, cells in one.items()} for one in maps]
+        scales: dict[Branch, float] = {}
+        for branch in BRANCHES:
+            of_parts = [one[branch] for one in worst if branch in one]
+            if of_parts:
+                scales[branch] = max(float(np.median(of_parts)), 1e-6)
+        return cls(settings, serials, side_px, groups, scales, Gate(), len(drawn), student)
 
     def judge(self, part: PartInput) -> GoodJudgement:
         """How unlike good parts a part is.
@@ -157,21 +172,24 @@ class GoodModel:
         """
         _check_fits(part, self.serials, self.side_px)
         features, side = part_features(part), self.side_px // CELL_PX
+        if self.student is not None and self.gate.student > 0:
+            features["student"] = self.student.failure(seen_of(part), features["lite0"])
         scored: dict[Group, NDArray[np.float32]] = {
-            group: memory.score(_on_cells(_unlike(group, memory.places, features, self.settings), side))
+            group: memory.score(on_cells(_unlike(group, memory.places, features, self.settings), side))
             for group, memory in self.groups.items()
+            if group in features
         }
         branches: dict[Branch, NDArray[np.float32]] = {
             branch: (cells / self.scales[branch]).astype(np.float32, copy=False)
-            for branch, cells in joined(scored, self.settings).items()
+            for branch, cells in joined(scored, self.settings.power, self.settings.smoothing_cells).items()
         }
         fused = self.fuse(branches)
-        pixels = _on_pixels(fused, self.side_px)
-        judged: dict[Judge, NDArray[np.float32]] = {"rgb": branches["rgb"], "depth": branches["depth"], "fused": fused}
-        scores: dict[Judge, float] = {name: self.part_score(cells) for name, cells in judged.items()}
+        pixels = on_pixels(fused, self.side_px)
+        scores: dict[Judge, float] = {branch: self.part_score(cells) for branch, cells in branches.items()}
+        scores["fused"] = self.part_score(fused)
         return GoodJudgement(
             pixel_score=pixels,
-            point_score=_at_points(pixels, part.pixel),
+            point_score=at_points(pixels, part.pixel),
             part_score=scores["fused"],
             branch_scores=scores,
             branch_cells=branches,
@@ -181,6 +199,14 @@ class GoodModel:
     def with_gate(self, gate: Gate) -> "GoodModel":
         """The same good parts, their branches weighed otherwise."""
         return replace(self, gate=gate)
+
+    def trimmed(self) -> "GoodModel":
+        """The same judge, without a student that does not count."""
+        if self.gate.student > 0:
+            return self
+        groups = dict(self.groups)
+        groups.pop("student", None)
+        return replace(self, student=None, groups=groups)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """All of it as arrays for safetensors, features as float16; `from_tensors` takes them back."""
@@ -198,6 +224,8 @@ class GoodModel:
             found[f"{group}.center"] = memory.places.center.astype(np.float16)
             found[f"{group}.weight"] = memory.places.weight.astype(np.float32)
             found[f"{group}.usual"] = memory.usual.astype(np.float32)
+        if self.student is not None:
+            found |= {STUDENT + name: values for name, values in self.student.tensors().items()}
         return found
 
     @classmethod
@@ -215,12 +243,29 @@ class GoodModel:
                 raise DepthcellError(f"good parts: {group} holds arrays of shapes that do not fit; train again")
             places = Places(center.astype(np.float32), weight.astype(np.float32))
             groups[group] = GroupMemory(places, usual.astype(np.float32), scale)
-        return cls(header.settings, header.serials, header.side_px, groups, header.scales, header.gate, header.n_parts)
+        student = None
+        weights = {name.removeprefix(STUDENT): tensors[name] for name in tensors if name.startswith(STUDENT)}
+        if "student" in groups:
+            try:
+                student = Student.from_tensors(weights)
+            except (KeyError, RuntimeError) as error:
+                why = str(error).splitlines()[0]
+                raise DepthcellError(f"good parts: weights of the student do not fit ({why}); train again") from error
+        return cls(
+            header.settings,
+            header.serials,
+            header.side_px,
+            groups,
+            header.scales,
+            header.gate,
+            header.n_parts,
+            student,
+        )
 
     def fuse(self, branches: Mapping[Branch, NDArray[np.float32]]) -> NDArray[np.float32]:
         """(V, c, c) power mean of the branches by the gate's weights."""
-        weights = {"rgb": self.gate.rgb, "depth": self.gate.depth}
-        return power_mean([branches[b] for b in BRANCHES], [weights[b] for b in BRANCHES], self.settings.power)
+        weights = asdict(self.gate)
+        return power_mean(list(branches.values()), [weights[branch] for branch in branches], self.settings.power)
 
     def part_score(self, cells: NDArray[np.float32]) -> float:
         """A part's score from its cells: the mean of the worst."""
@@ -239,39 +284,6 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n_parts: int
 
 
-def joined(scored: Mapping[Group, NDArray[np.float32]], settings: GoodSettings) -> dict[Branch, NDArray[np.float32]]:
-    """(V, c, c) of each branch: power mean of its groups among those that know a place, smoothed; NaN if none does."""
-    branches: dict[Branch, NDArray[np.float32]] = {}
-    for branch in BRANCHES:
-        members = [scored[group] for group, owner in BRANCH_OF_GROUP.items() if owner == branch]
-        mean = power_mean(members, [1.0] * len(members), settings.power)
-        known = np.isfinite(mean)
-        smooth = [cv2.GaussianBlur(view, (0, 0), settings.smoothing_cells) for view in np.where(known, mean, 0)]
-        branches[branch] = np.where(known, np.stack(smooth), np.nan).astype(np.float32)
-    return branches
-
-
-def power_mean(maps: Sequence[NDArray[np.float32]], weights: Sequence[float], power: float) -> NDArray[np.float32]:
-    """Weighted power mean; a map that does not know a place (NaN) adds nothing there, so that it never raises a score.
-
-    Where those that know it weigh under 5 % of all, they are taken for all. NaN where none knows it.
-    """
-    stacked = np.stack(maps)
-    known = np.isfinite(stacked)
-    share = np.where(known, np.maximum(np.asarray(weights, np.float32), 1e-9).reshape(-1, *(1,) * maps[0].ndim), 0)
-    summed = (share * np.where(known, stacked, 0) ** power).sum(axis=0)
-    heard = share.sum(axis=0)
-    total = np.where(heard < 0.05 * sum(weights), heard, sum(weights))
-    mean = (summed / np.maximum(total, 1e-20)) ** (1 / power)
-    return np.where(heard > 0, mean, np.nan).astype(np.float32)
-
-
-def worst_mean(found: NDArray[np.float32], cells: int) -> float:
-    """Mean of the highest cells; 0 where nothing is known."""
-    known = found[np.isfinite(found)]
-    return float(np.partition(known, -cells)[-cells:].mean()) if len(known) >= cells else 0.0
-
-
 def degraded_in_words(part: PartInput) -> tuple[str, ...]:
     """What a part lacks: cameras, depth or colour."""
     words = []
@@ -287,12 +299,13 @@ def degraded_in_words(part: PartInput) -> tuple[str, ...]:
 
 
 def _gathered(
-    parts: Sequence[PartInput], drawn: NDArray[np.intp]
-) -> tuple[tuple[str, ...], int, dict[Group, list[NDArray[np.float16]]]]:
-    """Cameras, side and features of the parts drawn; each part is read once."""
+    parts: Sequence[PartInput], drawn: NDArray[np.intp], *, with_images: bool
+) -> tuple[tuple[str, ...], int, dict[Group, list[NDArray[np.float16]]], list[NDArray[np.float32]]]:
+    """Cameras, side, features and, where asked for, colour images of the parts drawn; each part is read once."""
     serials: tuple[str, ...] = ()
     side_px = 0
-    values: dict[Group, list[NDArray[np.float16]]] = {group: [] for group in BRANCH_OF_GROUP}
+    values: dict[Group, list[NDArray[np.float16]]] = {}
+    seen: list[NDArray[np.float32]] = []
     for index in drawn:
         part = parts[int(index)]
         if not serials:
@@ -301,8 +314,26 @@ def _gathered(
         if part.labels is not None and part.labels.is_defect:
             raise DepthcellError(f"part {part.part_id}: is labelled defective; give good parts alone")
         for group, found in part_features(part).items():
-            values[group].append(found.astype(np.float16))
-    return serials, side_px, values
+            values.setdefault(group, []).append(found.astype(np.float16))
+        seen += [seen_of(part)] if with_images else []
+    return serials, side_px, values, seen
+
+
+def _taught(
+    seen: Sequence[NDArray[np.float32]],
+    values: dict[Group, list[NDArray[np.float16]]],
+    settings: GoodSettings,
+    seed: int,
+) -> Student:
+    """A student of the first half of the parts; what it fails by on the others joins `values`."""
+    if len(seen) < FEWEST_FOR_STUDENT:
+        raise DepthcellError(f"student: {len(seen)} good parts to learn from; at least {FEWEST_FOR_STUDENT} are needed")
+    half = len(seen) // 2
+    taught = np.stack(values["lite0"])
+    student = fit_student(np.stack(seen[:half]), taught[:half], settings.student_steps, seed)
+    failures = [student.failure(one, said.astype(np.float32)) for one, said in zip(seen, taught, strict=True)]
+    values["student"] = [one.astype(np.float16) for one in failures[half:]]
+    return student
 
 
 def _remembered(
@@ -315,7 +346,7 @@ def _remembered(
         places = Places.learn(values[folds != fold], settings.places)
         for index in np.flatnonzero(folds == fold):
             one: Features = {group: values[index].astype(np.float32)}
-            unlike[index] = _on_cells(_unlike(group, places, one, settings), side)
+            unlike[index] = on_cells(_unlike(group, places, one, settings), side)
     box = np.ones((settings.spread_cells, settings.spread_cells), np.uint8)
     summed, counted = np.zeros(unlike.shape[1:], np.float32), np.zeros(unlike.shape[1:], np.float32)
     for part in unlike:
@@ -331,36 +362,6 @@ def _remembered(
 
 def _unlike(group: Group, places: Places, features: Features, settings: GoodSettings) -> NDArray[np.float32]:
     return places.unlikeness(features[group], 0 if group == "missing" else settings.places.reach_cells)
-
-
-def _on_cells(found: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """(V, h, w) enlarged to (V, c, c) where smaller; unknown stays unknown."""
-    if found.shape[-1] == side:
-        return found
-    known = np.isfinite(found)
-    large = [cv2.resize(view, (side, side), interpolation=cv2.INTER_LINEAR) for view in np.where(known, found, 0)]
-    share = [cv2.resize(view, (side, side), interpolation=cv2.INTER_LINEAR) for view in known.astype(np.float32)]
-    weight = np.stack(share)
-    return np.where(weight > 0.25, np.stack(large) / np.maximum(weight, 1e-6), np.nan).astype(np.float32)
-
-
-def _on_pixels(found: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
-    """(V, S, S) from (V, c, c), 0 where nothing is known."""
-    return np.stack(
-        [
-            cv2.resize(view, (side_px, side_px), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
-            for view in np.nan_to_num(found)
-        ]
-    )
-
-
-def _at_points(pixels: NDArray[np.float32], pixel: NDArray[np.int32]) -> NDArray[np.float32]:
-    """(N,) the highest score among the pixels (N, V) where each point shows."""
-    score = np.zeros(len(pixel), np.float32)
-    for view, image in enumerate(pixels):
-        seen = pixel[:, view] >= 0
-        score[seen] = np.maximum(score[seen], image.ravel()[pixel[seen, view]])
-    return score
 
 
 def _check_fits(part: PartInput, serials: tuple[str, ...], side_px: int) -> None:

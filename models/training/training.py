@@ -189,7 +189,7 @@ def _decided(request: TrainingRequest, sides: _Sides, network: PartNetwork) -> t
     settings = request.settings
     good = GoodModel.fit(sides.train, settings.seed, settings.good)
     chosen = choose_gate(good, sides.good, sides.painted)
-    good = good.with_gate(chosen.gate)
+    good = good.with_gate(chosen.gate).trimmed()
     judged = [good.judge(part) for part in (*sides.good, *sides.painted)]
     is_defect = np.array([False] * len(sides.good) + [True] * len(sides.painted))
     by_good = np.array([one.part_score for one in judged])
