@@ -2,7 +2,8 @@
 
 The demonstration's cell (bracket under three D405, 8 frames, seed 7). 60 good parts to learn from, numbers from 1001;
 330 good and 330 defective parts to test on, numbers from 5001, one defect each, each kind as often, sizes as the
-simulator draws them. Test parts are judged once, by a model and a threshold that were settled before.
+simulator draws them. They were judged by earlier models too and told where to look, though nothing was chosen on them:
+`collect --first 7001` judges others, drawn likewise, once, after everything was settled; `evaluate` tells of both.
 
 A defect of shape counts towards the goal if it is deeper than the planner states for a dent of its diameter at the
 cell's distance; colour has no such statement, so all of its defects count. Found means: the part is rejected (NOK).
@@ -23,6 +24,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -57,6 +59,8 @@ from depthcell.models.views.partstore import PartStore
 
 SEED, FRAMES, DISTANCE_M = 7, 8, 0.16
 FEW, GOOD, FIRST_GOOD, TESTED, FIRST_TESTED, ORDER_SEED = 5, 60, 1001, 330, 5001, 99
+FIRST_FRESH = 7001
+"""Of parts that were judged once, after everything was chosen; those from `FIRST_TESTED` on had told where to look."""
 WANTED_FOUND, MOST_REJECTED, MOST_LOWER = 0.99, 0.01, 0.05
 HELD_OUT = (DefectKind.SCRATCH, DefectKind.POROSITY, DefectKind.BURR, DefectKind.RUST)
 STATION = StationPlan(part="bracket", camera_model="D405", cameras=3, seed=SEED, frames=FRAMES, defect_rate=0.0)
@@ -120,28 +124,33 @@ def train(work: Path, held_out: tuple[DefectKind, ...], name: str) -> None:
     run_training(TrainPlan(source, work / name, settings, resume=True), Quiet())
 
 
-def tested_parts() -> list[tuple[int, tuple[DefectKind, ...]]]:
+def tested_parts(first: int) -> list[tuple[int, tuple[DefectKind, ...]]]:
     """Numbers and defects: a good part, then a defective one, each kind as often as the others."""
     kinds = possible_kinds(build_station(STATION))
-    rng = np.random.default_rng(ORDER_SEED)
+    rng = np.random.default_rng(ORDER_SEED + first - FIRST_TESTED)
     order: list[DefectKind] = []
     while len(order) < TESTED:
         order += [kinds[place] for place in rng.permutation(len(kinds))]
     pairs = [part for kind in order[:TESTED] for part in ((), (kind,))]
-    return [(FIRST_TESTED + place, kinds_of) for place, kinds_of in enumerate(pairs)]
+    return [(first + place, kinds_of) for place, kinds_of in enumerate(pairs)]
 
 
-def collect(work: Path, name: str) -> None:
+def outcomes_file(work: Path, name: str, first: int) -> Path:
+    """Where the outcomes of a model on parts from a number on are kept."""
+    return work / (f"{name}.jsonl" if first == FIRST_TESTED else f"{name}_{first}.jsonl")
+
+
+def collect(work: Path, name: str, first: int) -> None:
     """Judge the test parts that are not in the outcomes yet."""
     torch.set_num_threads(1)
     recipe = Recipe.load(work / "recipe.toml")
     inspector = Inspector.load(recipe, Cell.load(recipe.cell_path), work / name)
     store = PartStore.open(work / f"{name}.training" / "parts")
     few = GoodModel.fit(list(store.load_all(sorted(part.part_id for part in store.parts)[:FEW])), seed=0)
-    path = work / f"{name}.jsonl"
+    path = outcomes_file(work, name, first)
     done = {outcome.truth.part_id for outcome in read_outcomes(path)}
     with path.open("ab") as kept:
-        for number, kinds in tested_parts():
+        for number, kinds in tested_parts(first):
             folder = work / "test" / f"part_{number}"
             if folder.name in done:
                 continue
@@ -273,19 +282,20 @@ def detection_goal(shares: Mapping[str, Share | dict[str, Share] | None]) -> Goa
 def evaluate(work: Path) -> None:
     """Print and write the figures of each model."""
     report = Report("models_detection")
-    for name, held_out in (("model", ()), ("model_held_out", HELD_OUT)):
-        outcomes = read_outcomes(work / f"{name}.jsonl")
+    models = (("model", ()), ("model_held_out", HELD_OUT))
+    for first, (name, held_out) in product((FIRST_TESTED, FIRST_FRESH), models):
+        outcomes = read_outcomes(outcomes_file(work, name, first))
         for judge, found in JUDGES.items() if outcomes else ():
             shares = figures(outcomes, found, held_out)
             held = f", trained without {', '.join(map(str, held_out))}" if held_out else ""
             report.add(
-                f"{judge}{held}: {len(outcomes)} parts of one cell, recording to verdict",
+                f"{judge}{held}: {len(outcomes)} parts of one cell from {first} on, recording to verdict",
                 timing_of([outcome.seconds for outcome in outcomes]),
                 detection_goal(shares),
                 seeds={"station": SEED, "order": ORDER_SEED, "training": 0},
                 **as_notes(shares),
             )
-    outcomes = read_outcomes(work / "model.jsonl")
+    outcomes = read_outcomes(outcomes_file(work, "model", FIRST_TESTED))
     if outcomes:
         _zero_shot(outcomes, report)
         _probabilities(outcomes, report)
@@ -355,6 +365,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", nargs="?", choices=("train", "collect", "evaluate"))
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "models_detection")
+    parser.add_argument("--first", type=int, default=FIRST_TESTED, choices=(FIRST_TESTED, FIRST_FRESH))
     parser.add_argument("--held-out", action="store_true", help="the model without some kinds, in place of the other")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
@@ -364,7 +375,7 @@ def main() -> None:
         if given.step in {None, "train"}:
             train(given.work, HELD_OUT if is_held_out else (), name)
         if given.step in {None, "collect"}:
-            collect(given.work, name)
+            collect(given.work, name, given.first)
     if given.step in {None, "evaluate"}:
         evaluate(given.work)
 
