@@ -54,6 +54,7 @@ from depthcell.inspect.verdict import Decision
 from depthcell.models.decision.calibration import calibration_error, reliability
 from depthcell.models.goodonly.goodmodel import GoodModel
 from depthcell.models.metrics import auroc_estimate
+from depthcell.models.trained import TrainedModel
 from depthcell.models.training.settings import TrainingSettings
 from depthcell.models.views.partstore import PartStore
 
@@ -185,6 +186,7 @@ def judged(inspector: Inspector, few: GoodModel, folder: Path, number: int) -> O
         lost = math.inf
         return Outcome(truth, str(checks), str(inspection.verdict.verdict), lost, 0, 1, True, lost, lost, lost, seconds)
     seen = check.part_input(inspection.fused, inspection.alignment.T_cell_part, truth.part_id)
+    assert isinstance(check.model, TrainedModel)
     opinion = check.model.judge(seen)
     return Outcome(
         truth,
@@ -292,6 +294,7 @@ def evaluate(work: Path) -> None:
                 f"{judge}{held}: {len(outcomes)} parts of one cell from {first} on, recording to verdict",
                 timing_of([outcome.seconds for outcome in outcomes]),
                 detection_goal(shares),
+                None,
                 seeds={"station": SEED, "order": ORDER_SEED, "training": 0},
                 **as_notes(shares),
             )

@@ -51,7 +51,7 @@ def part_features(part: PartInput) -> Features:
         of strides 8 and 16, 152 values of unit mean square each.
     """
     views = range(len(part.serials))
-    drawn = [group for group in BRANCH_OF_GROUP if group not in {"lite0", "student"}]
+    drawn: list[Group] = [group for group in BRANCH_OF_GROUP if group not in {"lite0", "student"}]
     found: dict[Group, list[NDArray[np.float32]]] = {group: [] for group in drawn}
     for view in views:
         measured, colored = (part.channel(name)[view] > 0.5 for name in ("measured", "colored"))
