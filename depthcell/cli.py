@@ -1,5 +1,6 @@
 """The command line: one table of verbs. Each room brings its own in `commands.py`; heavy imports wait for the verb."""
 
+import errno
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ from typer.exceptions import TyperException
 from depthcell import __version__
 from depthcell.acquisition import commands as acquisition
 from depthcell.calib import commands as calibration
-from depthcell.errors import DepthcellError
+from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion import commands as fusion
 from depthcell.inspect import commands as inspection
 from depthcell.inspect.learning import commands as learning
@@ -86,6 +87,11 @@ for call_words, function in CALLS.items():
     (app if len(call_words) == 1 else GROUPS[call_words[0]]).command()(function)
 
 
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+NOT_OURS = FULL | {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
+"""Errors of the place that a person named, wherever a verb met them; any other is a mistake of ours."""
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"depthcell {__version__}")
@@ -121,6 +127,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = 0
     except DepthcellError as error:
         code = _refuse(str(error), error.reason.value, words)
+    except OSError as error:
+        if error.errno not in NOT_OURS:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        reason = Reason.DISK_FULL if error.errno in FULL else Reason.BAD_INPUT
+        code = _refuse(f"{where}{error.strerror}; make room, or name a place that can be written", reason.value, words)
     except TyperException as error:
         known = next((words[:count] for count in (2, 1) if _is_call(tuple(words[:count]))), [])
         call = " ".join(["depthcell", *known, "--help"])

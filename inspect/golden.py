@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -122,25 +122,19 @@ class Golden:
             )
 
 
-def fit_golden(
-    parts: Sequence[PartFolder], recipe: Recipe, cell: Cell, advance: Callable[[], None] = lambda: None
-) -> Golden:
+def fit_golden(parts: Sequence[PartFolder], recipe: Recipe, cell: Cell) -> Golden:
     """Learn what good parts look like.
 
     Args:
         parts: recordings of good parts; the more the better, at least `MIN_PARTS`.
         recipe: of these parts; its `reference.golden` need not exist yet.
         cell: that recorded them.
-        advance: called after each part.
 
     Raises:
         DepthcellError: there are too few parts, or one of them cannot be read, fused or aligned.
     """
     observer = Observer(recipe, cell)
-    observations = []
-    for part in parts:
-        observations.append(_observed(observer, part))
-        advance()
+    observations = [observed_good(observer, part) for part in parts]
     return golden_of(observations, [part.part_id for part in parts], observer)
 
 
@@ -166,7 +160,12 @@ def golden_of(observations: Sequence[Observation], part_ids: Sequence[str], obse
     )
 
 
-def _observed(observer: Observer, part: PartFolder) -> Observation:
+def observed_good(observer: Observer, part: PartFolder) -> Observation:
+    """A good part as `golden_of` takes it.
+
+    Raises:
+        DepthcellError: it cannot be read, fused or aligned, or a camera is missing.
+    """
     frames = observer.accumulator()
     for frameset in part.framesets(observer.recipe.cell.cameras):
         if frameset.missing:

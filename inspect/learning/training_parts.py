@@ -1,6 +1,6 @@
 """Recorded parts as a model learns from them: observed, checked one by one, kept on disk so that they are read once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from depthcell.acquisition.partfolder import PartFolder, find_parts
@@ -10,6 +10,7 @@ from depthcell.inspect.decision import GUARD_FACTOR
 from depthcell.inspect.inspection import Inspection, Inspector
 from depthcell.inspect.modelinput import identity_of, observed_input
 from depthcell.inspect.observation import Observer
+from depthcell.inspect.verdict import Finding
 from depthcell.models.network.partinput import PartInput
 from depthcell.models.views.canonical import CanonicalViews
 from depthcell.models.views.partlabels import LABELS_FILE, PartLabels, labelled
@@ -78,9 +79,7 @@ class PartReader:
             except DepthcellError as error:
                 refused.append(str(error))
             advance()
-        if refused:
-            more = f"; and {len(refused) - MOST_NAMED} more" if len(refused) > MOST_NAMED else ""
-            raise DepthcellError(f"{data}: cannot train on it: {'; '.join(refused[:MOST_NAMED])}{more}")
+        check_no_part_refused(refused, f"{data}: cannot train on it")
         self._refuse_others(set(seen.values()), data)
         return self._notes(parts, hidden)
 
@@ -96,7 +95,7 @@ class PartReader:
         labels = _labels_of(part)
         good = labels is None or labels.good
         if labels is None or labels.good:
-            self._check_is_good(inspection)
+            check_is_good(part.part_id, inspection.verdict.findings, self._inspector.recipe.surface.tolerance_mm)
         else:
             folder, T_cell_part = part.paths[0].parent, self._pose(inspection, part.part_id)
             observer = self._observer
@@ -145,14 +144,32 @@ class PartReader:
             raise DepthcellError(f"{part_id} was not found ({inspection.verdict.reasons[0]}); remove it")
         return inspection.alignment.T_cell_part
 
-    def _check_is_good(self, inspection: Inspection) -> None:
-        limit_mm = FAR_BEYOND * self._inspector.recipe.surface.tolerance_mm
-        for finding in inspection.verdict.findings:
-            depth = finding.depth_mm
-            if depth is not None and abs(depth.value) - GUARD_FACTOR * depth.u > limit_mm:
-                raise DepthcellError(
-                    f"{inspection.verdict.part_id} is said to be good, but shows {finding.text}; label it or remove it"
-                )
+
+def check_is_good(part_id: str, findings: Iterable[Finding], tolerance_mm: float) -> None:
+    """Refuse a part that is said to be good and deviates far beyond the tolerance.
+
+    Raises:
+        DepthcellError: it does; the message names the finding.
+    """
+    for finding in findings:
+        depth = finding.depth_mm
+        if depth is not None and abs(depth.value) - GUARD_FACTOR * depth.u > FAR_BEYOND * tolerance_mm:
+            raise DepthcellError(f"{part_id} is said to be good, but shows {finding.text}; label it or remove it")
+
+
+def check_no_part_refused(refused: Sequence[str], what: str) -> None:
+    """Name parts that cannot be used, together.
+
+    Args:
+        refused: why, one sentence a part.
+        what: where they are and what they are no good for.
+
+    Raises:
+        DepthcellError: there are any.
+    """
+    if refused:
+        more = f"; and {len(refused) - MOST_NAMED} more" if len(refused) > MOST_NAMED else ""
+        raise DepthcellError(f"{what}: {'; '.join(refused[:MOST_NAMED])}{more}")
 
 
 def _labels_of(part: PartFolder) -> PartLabels | None:

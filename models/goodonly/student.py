@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from depthcell.models.network.partinput import PartInput
 
-STRIDE = 8
-"""Pixels of a feature: three strides of two."""
 STUDENT_STEPS = 400
 """Enough for some tens of good parts."""
 PLACE_CHANNELS = 32

@@ -24,7 +24,7 @@ from depthcell.models.decision.outofdistribution import Familiarity
 from depthcell.models.decision.threshold import FEWEST_PARTS, choose_threshold
 from depthcell.models.goodonly.gate import choose_gate
 from depthcell.models.goodonly.goodmodel import GoodModel
-from depthcell.models.metrics import CONFIDENCE, Estimate, auroc_estimate, proportion_estimate
+from depthcell.models.metrics import Estimate, auroc_estimate, proportion_estimate
 from depthcell.models.network.network import PartNetwork
 from depthcell.models.network.partinput import CLASSES, PartInput
 from depthcell.models.synthesis.augment import augment
@@ -38,7 +38,7 @@ from depthcell.models.training.settings import TrainingSettings
 from depthcell.models.views.canonical import CanonicalViews
 from depthcell.models.views.partstore import PartStore
 
-SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
+SHARES = tuple(twentieth / 20 for twentieth in range(20, -1, -1))
 """How much the network may count; with 1 and 0 each judge alone is among them."""
 PAINT_SEED = 77_000
 LIBRARIES = ("numpy", "torch", "torch-geometric", "safetensors")
@@ -208,7 +208,7 @@ def _decided(request: TrainingRequest, sides: _Sides, network: PartNetwork) -> t
     bins = reliability(calibration.probability(scores), is_defect)
     caught = int((scores[is_defect] > threshold.value).sum())
     return model, {
-        "auroc": {f"network counts {one:g}": asdict(figure) for one, figure in figures.items()},
+        "auroc": {f"network counts {one:g}": asdict(figures[one]) for one in sorted({1.0, share, 0.0}, reverse=True)},
         "share_of_network": share,
         "gate_of_good_parts": asdict(chosen.gate),
         "good_parts_alone": {"image_auroc": chosen.image_auroc, "aupro_1": chosen.aupro_1},
@@ -220,18 +220,20 @@ def _decided(request: TrainingRequest, sides: _Sides, network: PartNetwork) -> t
 
 
 def chosen_share(figures: Mapping[float, Estimate]) -> float:
-    """How much the network counts: as near to one half as is not worse than the best by more than its standard error.
+    """How much the network counts: as near to one half as is no worse than either judge alone, nor than the best by
+    more than its standard error.
 
     A few dozen validation parts do not tell shares apart whose AUROC differs by a hundredth; of those the one that
-    leans on both judges is the safer, above all for kinds that the network never saw. A judge that is really worse
-    falls out. The one-standard-error rule of L. Breiman et al., "Classification and Regression Trees", 1984, 3.4.3.
+    leans on both judges is the safer, above all for kinds that the network never saw. The one-standard-error rule of
+    L. Breiman et al., "Classification and Regression Trees", 1984, 3.4.3.
 
     Args:
-        figures: AUROC of validation parts by share.
-    """
+        figures: AUROC of validation parts by share; 0 and 1, either judge alone, are among them.
+    """  # noqa: D205
     best = max(figures.values(), key=lambda one: one.value)
-    standard_error = (best.high - best.low) / (2 * NormalDist().inv_cdf((1 + CONFIDENCE) / 2))
-    as_good = [share for share, figure in figures.items() if figure.value >= best.value - standard_error]
+    standard_error = (best.high - best.low) / (2 * NormalDist().inv_cdf((1 + best.confidence) / 2))
+    least = max(best.value - standard_error, figures[0.0].value, figures[1.0].value)
+    as_good = [share for share, figure in figures.items() if figure.value >= least]
     return min(as_good, key=lambda share: (abs(share - 0.5), -figures[share].value))
 
 
