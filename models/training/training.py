@@ -224,8 +224,9 @@ def chosen_share(figures: Mapping[float, Estimate]) -> float:
     more than its standard error.
 
     A few dozen validation parts do not tell shares apart whose AUROC differs by a hundredth; of those the one that
-    leans on both judges is the safer, above all for kinds that the network never saw. The one-standard-error rule of
-    L. Breiman et al., "Classification and Regression Trees", 1984, 3.4.3.
+    leans on both judges is the safer, and of two alike the one that leans on the good parts, which miss no kind for not
+    having seen it. The one-standard-error rule of L. Breiman et al., "Classification and Regression Trees", 1984,
+    3.4.3.
 
     Args:
         figures: AUROC of validation parts by share; 0 and 1, either judge alone, are among them.
@@ -234,7 +235,7 @@ def chosen_share(figures: Mapping[float, Estimate]) -> float:
     standard_error = (best.high - best.low) / (2 * NormalDist().inv_cdf((1 + best.confidence) / 2))
     least = max(best.value - standard_error, figures[0.0].value, figures[1.0].value)
     as_good = [share for share, figure in figures.items() if figure.value >= least]
-    return min(as_good, key=lambda share: (abs(share - 0.5), -figures[share].value))
+    return min(as_good, key=lambda share: (round(abs(share - 0.5), 6), -figures[share].value, share))
 
 
 def _unit(scores: NDArray[np.float64]) -> Unit:
