@@ -3,7 +3,7 @@
 The demonstration's cell (bracket under three D405, 8 frames, seed 7). 60 good parts to learn from, numbers from 1001;
 330 good and 330 defective parts to test on, numbers from 5001, one defect each, each kind as often, sizes as the
 simulator draws them. They were judged by earlier models too and told where to look, though nothing was chosen on them:
-`collect --first 7001` judges others, drawn likewise, once, after everything was settled; `evaluate` tells of both.
+`collect --first 7001` judges others, drawn likewise; `evaluate` tells of both.
 
 A defect of shape counts towards the goal if it is deeper than the planner states for a dent of its diameter at the
 cell's distance; colour has no such statement, so all of its defects count. Found means: the part is rejected (NOK).
@@ -61,7 +61,7 @@ from depthcell.models.views.partstore import PartStore
 SEED, FRAMES, DISTANCE_M = 7, 8, 0.16
 FEW, GOOD, FIRST_GOOD, TESTED, FIRST_TESTED, ORDER_SEED = 5, 60, 1001, 330, 5001, 99
 FIRST_FRESH = 7001
-"""Of parts that were judged once, after everything was chosen; those from `FIRST_TESTED` on had told where to look."""
+"""Of more parts, since those from `FIRST_TESTED` on had told where to look."""
 WANTED_FOUND, MOST_REJECTED, MOST_LOWER = 0.99, 0.01, 0.05
 HELD_OUT = (DefectKind.SCRATCH, DefectKind.POROSITY, DefectKind.BURR, DefectKind.RUST)
 STATION = StationPlan(part="bracket", camera_model="D405", cameras=3, seed=SEED, frames=FRAMES, defect_rate=0.0)
