@@ -11,7 +11,7 @@ Beside that stands what the model alone does, and shape and colour checks alone,
 golden scans part good from bad without any training: no threshold can be had of five, so the area under the ROC is
 told, and what would be found at the score that one good test part of a hundred exceeds.
 
-`train` and `collect` are long and resumable; `evaluate` prints and writes the figures. Recordings that lie in WORK/test
+`train` and `collect` are long and resumable, in one process a core; `evaluate` prints and writes the figures. Recordings that lie in WORK/test
 already are taken as they are and kept; others are simulated, judged, and removed.
 """
 
@@ -21,11 +21,15 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line does, 
 
 import argparse
 import math
+import multiprocessing
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -43,7 +47,7 @@ from depthcell.calib.cell import Cell
 from depthcell.calib.planning.plan import PlannedDefect, PlanRequest, plan
 from depthcell.errors import DepthcellError
 from depthcell.inspect.golden import MIN_PARTS
-from depthcell.inspect.inspection import Inspector
+from depthcell.inspect.inspection import Inspection, Inspector
 from depthcell.inspect.inspection_run import RunPlan
 from depthcell.inspect.learning.golden_run import golden_run
 from depthcell.inspect.learning.train_run import TrainPlan, run_training
@@ -64,7 +68,12 @@ FIRST_FRESH = 7001
 """Of more parts, since those from `FIRST_TESTED` on had told where to look."""
 WANTED_FOUND, MOST_REJECTED, MOST_LOWER = 0.99, 0.01, 0.05
 HELD_OUT = (DefectKind.SCRATCH, DefectKind.POROSITY, DefectKind.BURR, DefectKind.RUST)
+MODELS: dict[str, tuple[DefectKind, ...]] = {"model": (), "model_held_out": HELD_OUT}
 STATION = StationPlan(part="bracket", camera_model="D405", cameras=3, seed=SEED, frames=FRAMES, defect_rate=0.0)
+
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -106,10 +115,11 @@ def prepare(work: Path) -> None:
             shutil.rmtree(used)
         (work / "golden.npz").unlink()
     (work / "good").mkdir(exist_ok=True)
-    for number in range(FIRST_GOOD, FIRST_GOOD + GOOD):
-        folder = work / "good" / f"part_{number}"
-        if not folder.is_dir():
-            simulate_part(STATION, PartTask(Stream.LINE, number, folder))
+    numbers = range(FIRST_GOOD, FIRST_GOOD + GOOD)
+    parts = [PartTask(Stream.LINE, number, work / "good" / f"part_{number}") for number in numbers]
+    missing = [part for part in parts if not part.folder.is_dir()]
+    for truth in in_processes(partial(simulate_part, STATION), missing):
+        print(truth.part_id, flush=True)
     if not (work / "golden.npz").is_file():
         golden_run(RunPlan(work / "good", work / "recipe.toml", work / "cell.json"), work / "golden.npz")
 
@@ -141,56 +151,98 @@ def outcomes_file(work: Path, name: str, first: int) -> Path:
     return work / (f"{name}.jsonl" if first == FIRST_TESTED else f"{name}_{first}.jsonl")
 
 
-def collect(work: Path, name: str, first: int) -> None:
-    """Judge the test parts that are not in the outcomes yet."""
-    torch.set_num_threads(1)
-    recipe = Recipe.load(work / "recipe.toml")
-    inspector = Inspector.load(recipe, Cell.load(recipe.cell_path), work / name)
-    store = PartStore.open(work / f"{name}.training" / "parts")
-    few = GoodModel.fit(list(store.load_all(sorted(part.part_id for part in store.parts)[:FEW])), seed=0)
-    path = outcomes_file(work, name, first)
-    done = {outcome.truth.part_id for outcome in read_outcomes(path)}
-    with path.open("ab") as kept:
-        for number, kinds in tested_parts(first):
-            folder = work / "test" / f"part_{number}"
-            if folder.name in done:
-                continue
-            was_there = folder.is_dir()
-            try:
-                if not was_there:
-                    simulate_part(STATION, PartTask(Stream.LINE, number, folder, kinds))
-            except DepthcellError as error:  # no room for the defect on it
-                print(f"{folder.name} left out: {error}", flush=True)
-                continue
-            outcome = judged(inspector, few, folder, number)
+def collect(work: Path, names: Sequence[str], first: int) -> None:
+    """Judge the test parts that are not in the outcomes of every model yet; a process for each core."""
+    done = {name: {one.truth.part_id for one in read_outcomes(outcomes_file(work, name, first))} for name in names}
+    tasks = [
+        (PartTask(Stream.LINE, number, work / "test" / f"part_{number}", kinds), missing)
+        for number, kinds in tested_parts(first)
+        if (missing := tuple(name for name in names if f"part_{number}" not in done[name]))
+    ]
+    for judged_part in in_processes(Judges.outcomes, tasks, partial(Judges.prepare, work, tuple(names))):
+        for name, outcome in judged_part:
+            with outcomes_file(work, name, first).open("ab") as kept:
+                kept.write(msgspec.json.encode(outcome) + b"\n")
+
+
+def in_processes(
+    run: Callable[[Task], Result], tasks: Sequence[Task], prepare_worker: Callable[[], object] | None = None
+) -> Iterator[Result]:
+    """Run each task in one process a core, and give the results as they are ready."""
+    if not tasks:
+        return
+    # A fresh interpreter for each worker: the SDK's and torch's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), context, prepare_worker) as pool:
+        try:
+            for future in as_completed([pool.submit(run, task) for task in tasks]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+class Judges:
+    """What a worker judges parts with: each model's inspector, and the few golden scans."""
+
+    _plain: Inspector
+    _inspectors: dict[str, Inspector]
+    _few: GoodModel
+
+    @classmethod
+    def prepare(cls, work: Path, names: tuple[str, ...]) -> None:
+        """Load everything once."""
+        torch.set_num_threads(1)
+        recipe = Recipe.load(work / "recipe.toml")
+        cell = Cell.load(recipe.cell_path)
+        cls._plain = Inspector.load(recipe, cell)
+        cls._inspectors = {name: Inspector.load(recipe, cell, work / name) for name in names}
+        store = PartStore.open(work / f"{names[0]}.training" / "parts")
+        scans = store.load_all(sorted(part.part_id for part in store.parts)[:FEW])
+        cls._few = GoodModel.fit(list(scans), seed=0)
+
+    @classmethod
+    def outcomes(cls, task: tuple[PartTask, tuple[str, ...]]) -> list[tuple[str, Outcome]]:
+        """One part, by each model that has not judged it."""
+        part, names = task
+        was_there = part.folder.is_dir()
+        try:
             if not was_there:
-                shutil.rmtree(folder)
-            kept.write(msgspec.json.encode(outcome) + b"\n")
-            kept.flush()
-            print(folder.name, kinds, outcome.checks, outcome.verdict, f"{outcome.score:.2f}", flush=True)
+                simulate_part(STATION, part)
+        except DepthcellError as error:  # no room for the defect on it
+            print(f"{part.folder.name} left out: {error}", flush=True)
+            return []
+        checks = str(inspected(cls._plain, part).verdict.verdict)
+        outcomes = [(name, judged(cls._inspectors[name], cls._few, part, checks)) for name in names]
+        if not was_there:
+            shutil.rmtree(part.folder)
+        for name, one in outcomes:
+            print(part.folder.name, name, *part.defects, one.checks, one.verdict, f"{one.score:.2f}", flush=True)
+        return outcomes
 
 
-def judged(inspector: Inspector, few: GoodModel, folder: Path, number: int) -> Outcome:
-    """One part with the model and without: what the checks alone say is drawn from the same observation."""
+def inspected(inspector: Inspector, task: PartTask) -> Inspection:
+    """One recorded part."""
+    return inspector.judge(find_parts(task.folder)[0], task.number, f"study:{task.folder.name}")
+
+
+def judged(inspector: Inspector, few: GoodModel, task: PartTask, checks: str) -> Outcome:
+    """One part with a model; `checks` is the verdict without."""
     started_s = time.perf_counter()
-    part = find_parts(folder)[0]
+    inspection = inspected(inspector, task)
+    seconds = time.perf_counter() - started_s
     check = inspector.model_check
     assert check is not None
-    inspection = inspector.judge(part, number, f"study:{folder.name}")
-    seconds = time.perf_counter() - started_s
-    inspector.model_check = None
-    checks = inspector.judge(part, number, f"study:{folder.name}").verdict.verdict
-    inspector.model_check = check
-    truth = PartTruth.load(folder / "truth.json")
+    truth = PartTruth.load(task.folder / "truth.json")
     if inspection.fused is None or inspection.alignment is None:
         lost = math.inf
-        return Outcome(truth, str(checks), str(inspection.verdict.verdict), lost, 0, 1, True, lost, lost, lost, seconds)
+        return Outcome(truth, checks, str(inspection.verdict.verdict), lost, 0, 1, True, lost, lost, lost, seconds)
     seen = check.part_input(inspection.fused, inspection.alignment.T_cell_part, truth.part_id)
     assert isinstance(check.model, TrainedModel)
     opinion = check.model.judge(seen)
     return Outcome(
         truth,
-        str(checks),
+        checks,
         str(inspection.verdict.verdict),
         opinion.part_score,
         opinion.threshold,
@@ -204,10 +256,9 @@ def judged(inspector: Inspector, few: GoodModel, folder: Path, number: int) -> O
 
 
 def read_outcomes(path: Path) -> list[Outcome]:
-    """What was collected so far."""
-    return (
-        [msgspec.json.decode(line, type=Outcome) for line in path.read_bytes().splitlines()] if path.is_file() else []
-    )
+    """What was collected so far, in the order of the parts."""
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    return sorted((msgspec.json.decode(line, type=Outcome) for line in lines), key=lambda one: one.truth.part_id)
 
 
 def stated_depth_mm(area_mm2: float) -> float:
@@ -284,8 +335,7 @@ def detection_goal(shares: Mapping[str, Share | dict[str, Share] | None]) -> Goa
 def evaluate(work: Path) -> None:
     """Print and write the figures of each model."""
     report = Report("models_detection")
-    models = (("model", ()), ("model_held_out", HELD_OUT))
-    for first, (name, held_out) in product((FIRST_TESTED, FIRST_FRESH), models):
+    for first, (name, held_out) in product((FIRST_TESTED, FIRST_FRESH), MODELS.items()):
         outcomes = read_outcomes(outcomes_file(work, name, first))
         for judge, found in JUDGES.items() if outcomes else ():
             shares = figures(outcomes, found, held_out)
@@ -369,16 +419,13 @@ def main() -> None:
     parser.add_argument("step", nargs="?", choices=("train", "collect", "evaluate"))
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "models_detection")
     parser.add_argument("--first", type=int, default=FIRST_TESTED, choices=(FIRST_TESTED, FIRST_FRESH))
-    parser.add_argument("--held-out", action="store_true", help="the model without some kinds, in place of the other")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    chosen = (given.held_out,) if given.step else (False, True)
-    for is_held_out in chosen:
-        name = "model_held_out" if is_held_out else "model"
-        if given.step in {None, "train"}:
-            train(given.work, HELD_OUT if is_held_out else (), name)
-        if given.step in {None, "collect"}:
-            collect(given.work, name, given.first)
+    if given.step in {None, "train"}:
+        for name, held_out in MODELS.items():
+            train(given.work, held_out, name)
+    if given.step in {None, "collect"}:
+        collect(given.work, tuple(MODELS), given.first)
     if given.step in {None, "evaluate"}:
         evaluate(given.work)
 
