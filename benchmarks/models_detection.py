@@ -11,8 +11,8 @@ Beside that stands what the model alone does, and shape and colour checks alone,
 golden scans part good from bad without any training: no threshold can be had of five, so the area under the ROC is
 told, and what would be found at the score that one good test part of a hundred exceeds.
 
-`train` and `collect` are long and resumable, in one process a core; `evaluate` prints and writes the figures. Recordings that lie in WORK/test
-already are taken as they are and kept; others are simulated, judged, and removed.
+`train` and `collect` are long and resumable, `collect` with one process a core; `evaluate` prints and writes the
+figures. Recordings that lie in WORK/test already are taken as they are and kept; others are simulated, judged, removed.
 """
 
 import os

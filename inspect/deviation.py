@@ -10,7 +10,7 @@ all points of the neighbourhood and do not shrink at all.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,11 @@ class DeviationMap:
     points: PointDeviation
     count: NDArray[np.float64]
     scales: tuple[ScaleDeviation, ...]
+
+    def without_points(self) -> "DeviationMap":
+        """The averages alone, which take little room."""
+        nothing = PointDeviation(np.empty((0, 3)), np.empty(0, np.intp), np.empty(0))
+        return replace(self, points=nothing)
 
 
 def compare(

@@ -34,6 +34,29 @@ USUAL = 3.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class GoodPart:
+    """What the statistics take of one good part; its points and images would fill the memory.
+
+    Attributes:
+        part_id: which part.
+        deviation: from the reference, without the points.
+        colors: serial number -> the colours of its patches.
+        free_motions: how many motions its alignment leaves undetermined.
+    """
+
+    part_id: str
+    deviation: DeviationMap
+    colors: Mapping[str, ViewColor]
+    free_motions: int
+
+    @classmethod
+    def of(cls, observation: Observation, part_id: str) -> "GoodPart":
+        """Of a part as seen."""
+        free_motions = len(observation.alignment.free_directions)
+        return cls(part_id, observation.deviation.without_points(), observation.colors, free_motions)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Golden:
     """Statistics of good parts.
 
@@ -134,34 +157,33 @@ def fit_golden(parts: Sequence[PartFolder], recipe: Recipe, cell: Cell) -> Golde
         DepthcellError: there are too few parts, or one of them cannot be read, fused or aligned.
     """
     observer = Observer(recipe, cell)
-    observations = [observed_good(observer, part) for part in parts]
-    return golden_of(observations, [part.part_id for part in parts], observer)
+    return golden_of([GoodPart.of(observed_good(observer, part), part.part_id) for part in parts], observer)
 
 
-def golden_of(observations: Sequence[Observation], part_ids: Sequence[str], observer: Observer) -> Golden:
+def golden_of(parts: Sequence[GoodPart], observer: Observer) -> Golden:
     """Statistics of good parts that have been observed already; see `fit_golden`."""
-    if len(observations) < MIN_PARTS:
-        raise DepthcellError(f"golden: needs {MIN_PARTS} good parts or more, got {len(observations)}; record more")
-    shape = _calibrated_shape([o.deviation for o in observations], observer)
+    if len(parts) < MIN_PARTS:
+        raise DepthcellError(f"golden: needs {MIN_PARTS} good parts or more, got {len(parts)}; record more")
+    shape = _calibrated_shape([part.deviation for part in parts], observer)
     colors = {}
     for serial in observer.recipe.cell.cameras:
-        views = [o.colors[serial] for o in observations if serial in o.colors]
+        views = [part.colors[serial] for part in parts if serial in part.colors]
         if len(views) >= MIN_PARTS:
             colors[serial] = _calibrated_view(views, observer.scales)
-    gaps = [largest_gap(shape.known, o.deviation, observer.scales) for o in observations]
+    gaps = [largest_gap(shape.known, part.deviation, observer.scales) for part in parts]
     return Golden(
         surface=observer.surface.identity,
         calibrated_at=observer.cell.calibrated_at,
-        part_ids=tuple(part_ids),
+        part_ids=tuple(part.part_id for part in parts),
         shape=shape,
         largest_gap_m2=max(gap.area_m2 for gap in gaps),
-        free_motions=max(len(o.alignment.free_directions) for o in observations),
+        free_motions=max(part.free_motions for part in parts),
         colors=MappingProxyType(colors),
     )
 
 
 def observed_good(observer: Observer, part: PartFolder) -> Observation:
-    """A good part as `golden_of` takes it.
+    """A good part as seen.
 
     Raises:
         DepthcellError: it cannot be read, fused or aligned, or a camera is missing.

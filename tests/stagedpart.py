@@ -21,7 +21,7 @@ from depthcell.acquisition.transform import RigidTransform
 from depthcell.calib.cell import Cell, CellCamera, DisparityNoise
 from depthcell.errors import DepthcellError, Reason
 from depthcell.fusion.fuse import PartAccumulator
-from depthcell.inspect.golden import Golden, golden_of
+from depthcell.inspect.golden import Golden, GoodPart, golden_of
 from depthcell.inspect.inspection import Inspector
 from depthcell.inspect.observation import Observer
 from depthcell.inspect.recipe import Recipe
@@ -245,10 +245,8 @@ class Stage:
 
     @cached_property
     def golden(self) -> Golden:
-        observations = [
-            self.observer.observe(self.absorbed(Part(seed)).fuse()) for seed in range(900, 900 + GOOD_PARTS)
-        ]
-        return golden_of(observations, [str(number) for number in range(GOOD_PARTS)], self.observer)
+        seen = [self.observer.observe(self.absorbed(Part(900 + number)).fuse()) for number in range(GOOD_PARTS)]
+        return golden_of([GoodPart.of(one, str(number)) for number, one in enumerate(seen)], self.observer)
 
     @cached_property
     def inspector(self) -> Inspector:

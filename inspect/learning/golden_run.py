@@ -6,7 +6,7 @@ from pathlib import Path
 from depthcell.acquisition.partfolder import PartFolder, find_parts
 from depthcell.calib.cell import Cell
 from depthcell.errors import DepthcellError
-from depthcell.inspect.golden import Golden, golden_of, observed_good
+from depthcell.inspect.golden import Golden, GoodPart, golden_of, observed_good
 from depthcell.inspect.inspection_run import RunPlan, load_recipe
 from depthcell.inspect.judgement import judge
 from depthcell.inspect.learning.training_parts import check_is_good, check_no_part_refused
@@ -41,20 +41,20 @@ def golden_run(
     begin(len(parts))
     refused: list[str] = []
     seen: dict[str, str] = {}
-    observations: list[Observation] = []
+    good: list[GoodPart] = []
     for part in parts:
         try:
             twin = seen.setdefault(part.sha256, part.part_id)
             if twin != part.part_id:
                 refused.append(f"{part.part_id} is the same recording as {twin}; remove one")
             else:
-                observations.append(_good(part, observer))
+                good.append(GoodPart.of(_good(part, observer), part.part_id))
         except DepthcellError as error:
             named = part.part_id in str(error)
             refused.append(str(error) if named else f"{part.part_id}: {error}")
         advance()
     check_no_part_refused(refused, f"{run.source}: golden takes good parts alone, each once")
-    golden = golden_of(observations, [part.part_id for part in parts], observer)
+    golden = golden_of(good, observer)
     golden.save(out)
     return golden
 
