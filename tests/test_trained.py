@@ -12,6 +12,7 @@ from stagedviews import SIDE_PX, seen_as, views_of
 
 from depthcell.errors import DepthcellError, Reason
 from depthcell.models.artifact import ModelIdentity, load_model, save_model
+from depthcell.models.goodonly.goodmodel import GoodSettings
 from depthcell.models.metrics import Estimate
 from depthcell.models.network.network import NetworkSettings
 from depthcell.models.network.partinput import CHANNELS, PartInput
@@ -166,6 +167,19 @@ def test_weights_that_do_not_fit_are_refused(made: NewModel, tmp_path: Path) -> 
     with pytest.raises(DepthcellError, match="its parts do not fit together") as refusal:
         TrainedModel.load(broken)
     assert refusal.value.reason is Reason.MODEL_INVALID
+
+
+def test_a_student_is_tried_and_the_model_keeps_it_if_the_gate_hears_it(
+    store: PartStore, views: CanonicalViews, tmp_path: Path, fresh: Sequence[PartInput]
+) -> None:
+    settings = replace(SETTINGS, steps=2, validate_every=2, good=GoodSettings(student_steps=40))
+    content = train_model(TrainingRequest(store, views, settings, tmp_path / "work"), Silence()).content
+    figures = content.card["figures"]
+    assert 0 <= figures["good_parts_alone"]["image_auroc"]["student"] <= 1
+    heard = figures["gate_of_good_parts"]["student"] > 0
+    assert any(name.startswith("student_network.") for name in content.good) == heard
+    judged = TrainedModel.load(save_model(tmp_path / "taught", content)).judge(fresh[0])
+    assert np.isfinite(judged.part_score)
 
 
 def test_too_few_parts_and_other_views_are_refused(
