@@ -185,6 +185,7 @@ def test_a_lean_is_proven_without_any_form_unless_shifts_explain_it() -> None:
 @pytest.mark.parametrize("true", [0.0, 0.001, 0.006])
 @pytest.mark.parametrize("criterion", [MINIMUM, ZoneCriterion.FARTHEST])
 def test_intervals_hold_where_leans_are_off_by_shifts(true: float, criterion: ZoneCriterion) -> None:
+    """Where 95 % hold, fewer than 19 of 24 do once in 1000 times; which do depends on how a machine rounds, too."""
     face = Face(1e-4)
     shifts = np.diag([2e-5, 2e-3, 2e-3]) ** 2
     true_m = (true * np.ptp(face.x)) if criterion is MINIMUM else 2 * true * face.x.max()
@@ -194,7 +195,7 @@ def test_intervals_hold_where_leans_are_off_by_shifts(true: float, criterion: Zo
         lift_m = up + (true + x) * face.x + y * face.y + face.noise(100 + seed)
         found = face.estimate(lift_m, criterion, free=False, kept=True, shifts=shifts)
         held += abs(found.value_m - true_m) <= 2 * found.least_u_m
-    assert held >= 21
+    assert held >= 19
 
 
 def test_the_same_points_give_the_same_figures() -> None:
