@@ -369,13 +369,13 @@ def _probabilities(outcomes: Sequence[Outcome], report: Report) -> None:
         calibration_error=error,
         reliability=[msgspec.to_builtins(one) for one in bins],
     )
-    figure = Figure(figsize=(4.5, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(4.5, 5.0), layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
     axes.plot([one.probability for one in bins], [one.share for one in bins], "o-")
-    for one in bins:
-        axes.annotate(f"{one.count} parts", (one.probability, one.share), xytext=(6, -10), textcoords="offset points")
-    axes.set(xlabel="probability of a defect, as stated", ylabel="share of parts with one", title="Reliability")
+    axes.set(ylabel="share of parts with a defect", title="Reliability")
+    below.bar([one.probability for one in bins], [one.count for one in bins], width=0.02)
+    below.set(xlabel="probability of a defect, as stated", ylabel="parts", yscale="log")
     figure.savefig(ROOT / "docs" / "pictures" / "reliability.png", dpi=110)
 
 
