@@ -1,11 +1,10 @@
 """Measured parts as HTML: a report for each, whole in one file without scripts, and an index of all."""
 
 import base64
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from depthcell.inspect.measurement import MeasuredPart, MeasurementFacts
 from depthcell.inspect.measurement_words import (
@@ -19,6 +18,7 @@ from depthcell.inspect.measurement_words import (
 )
 from depthcell.inspect.report import charts, signed
 from depthcell.inspect.verdict import Decision, Verdict
+from depthcell.webpage import page_templates
 
 PART_TEMPLATE, INDEX_TEMPLATE = "measurement.html.j2", "measurement_index.html.j2"
 
@@ -77,20 +77,13 @@ def _verdict(part: MeasuredPart, sequence: int) -> Verdict:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates(Path(__file__).parent)
     environment.filters |= {
         "bar": tolerance_bar,
         "chance": chance_text,
         "contribution": contribution_text,
         "limits": limits_text,
         "reasons": shown_reasons,
-        "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
         "signed": signed,
         "unit": unit_text,
         "value": value_text,

@@ -1,7 +1,5 @@
 """The report of a run as people read it: one HTML file that needs nothing else, neither network nor script."""
 
-import base64
-import hashlib
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -9,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from depthcell.inspect.pictures import BAND_COLORS, BAND_EDGES, ViewPicture
 from depthcell.inspect.verdict import Decision, Measurement, Verdict
+from depthcell.webpage import page_templates
 
 TEMPLATE = "report.html.j2"
 COVERAGE_FACTOR = 2.0
@@ -104,16 +101,9 @@ def after_last_frame_ms(verdict: Verdict) -> float:
 
 def render_report(facts: RunFacts, parts: Sequence[ReportedPart]) -> str:
     """The report as the text of one HTML file."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates(Path(__file__).parent)
     environment.filters |= {
         "pm": with_uncertainty,
-        "sha256": _csp_hash,
         "signed": signed,
         "unit": _spelled,
         "ms": _milliseconds,
@@ -208,7 +198,3 @@ def _bands(tolerance_mm: float) -> list[tuple[str, str]]:
 
 def _milliseconds(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def _csp_hash(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

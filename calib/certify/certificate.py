@@ -8,16 +8,16 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from depthcell.calib.certify.certificate_content import CertificateContent, Picture, canonical_content, content_digest
 from depthcell.calib.certify.certificate_sections import Paragraph, Table, head_of, sections_of
 from depthcell.calib.seal import BrokenSealError, Seal, fingerprint, sign, verify
 from depthcell.errors import DepthcellError
 from depthcell.files import write_text, written_beside
+from depthcell.webpage import page_templates
 
 TEMPLATE = "certificate.html.j2"
 FILE_PURPOSE, CONTENT_PURPOSE = "certificate", "certificate content"
@@ -103,14 +103,8 @@ def signature_path(path: Path) -> Path:
 
 def certificate_html(content: CertificateContent, seal: Seal) -> str:
     """The certificate as one HTML file that asks nobody for anything and runs no script."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"data_uri": _data_uri, "sha256": _csp_hash}
+    environment = page_templates(Path(__file__).parent)
+    environment.filters["data_uri"] = _data_uri
     environment.tests |= {
         "paragraph": lambda block: isinstance(block, Paragraph),
         "grid": lambda block: isinstance(block, Table),
@@ -150,7 +144,3 @@ def _write_signature(path: Path, data: bytes) -> None:
 
 def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def _csp_hash(text: Any) -> str:
-    return base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()

@@ -1,14 +1,10 @@
 """`depthcell explain`: one part judged again, and why, as one HTML file that needs nothing else."""
 
-import base64
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 
 from depthcell.acquisition.partfolder import PartFolder, find_parts
 from depthcell.calib.cell import Cell
@@ -31,6 +27,7 @@ from depthcell.inspect.report import signed, with_uncertainty
 from depthcell.models.artifact import load_model
 from depthcell.models.explanation.findingfeatures import FEATURES, IN_WORDS
 from depthcell.models.explanation.tree import ReasonTree
+from depthcell.webpage import page_templates
 
 TEMPLATE = "explain.html.j2"
 MOST_NAMED = 40
@@ -109,18 +106,8 @@ def explanation_html(explanation: Explanation, tree: ReasonTree | None, what: st
         limit_mm: deviation that is drawn in full colour.
     """
     folder = Path(__file__).parent
-    environment = Environment(
-        loader=ChoiceLoader([FileSystemLoader(folder), FileSystemLoader(folder.parent)]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "pm": with_uncertainty,
-        "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
-        "signed": signed,
-    }
+    environment = page_templates(folder, folder.parent)
+    environment.filters |= {"pm": with_uncertainty, "signed": signed}
     measured = explanation.faithfulness
     return environment.get_template(TEMPLATE).render(
         explanation=explanation,

@@ -1,16 +1,13 @@
 """The turnable view of a measured part: one HTML file that needs nothing else, no network and no other file."""
 
-import base64
-import hashlib
 from functools import cache
 from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from depthcell.inspect.measurement import MeasuredPart, MeasurementFacts
 from depthcell.inspect.measurement_words import shown_reasons
 from depthcell.inspect.report import signed
 from depthcell.inspect.viewer.viewer_scene import scene_json
+from depthcell.webpage import csp_hash, page_templates
 
 FOLDER = Path(__file__).parent
 LIBRARY, SCRIPT, STYLE, TEMPLATE, LICENCE = (
@@ -24,31 +21,23 @@ LIBRARY, SCRIPT, STYLE, TEMPLATE, LICENCE = (
 
 def viewer_page(part: MeasuredPart, facts: MeasurementFacts) -> str:
     """The page as the text of one HTML file. Scripts and style are allowed by their SHA-256 (CSP level 2), no other."""
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=False,
-    )
-    return environment.get_template(TEMPLATE).render(
-        part=part,
-        reason=signed(shown_reasons(part)[0]),
-        facts=facts,
-        library=_packaged(LIBRARY),
-        script=_packaged(SCRIPT),
-        style=_packaged(STYLE),
-        licence=_packaged(LICENCE),
-        hashes={name: _csp_hash(_packaged(name)) for name in (LIBRARY, SCRIPT, STYLE)},
-        scene=scene_json(part, facts),
+    return (
+        page_templates(FOLDER)
+        .get_template(TEMPLATE)
+        .render(
+            part=part,
+            reason=signed(shown_reasons(part)[0]),
+            facts=facts,
+            library=_packaged(LIBRARY),
+            script=_packaged(SCRIPT),
+            style=_packaged(STYLE),
+            licence=_packaged(LICENCE),
+            hashes={name: f"sha256-{csp_hash(_packaged(name))}" for name in (LIBRARY, SCRIPT, STYLE)},
+            scene=scene_json(part, facts),
+        )
     )
 
 
 @cache
 def _packaged(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8").strip()
-
-
-def _csp_hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
