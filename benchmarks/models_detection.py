@@ -13,6 +13,7 @@ told, and what would be found at the score that one good test part of a hundred 
 
 `train` and `collect` are long and resumable, `collect` with one process a core; `evaluate` prints and writes the
 figures. Recordings that lie in WORK/test already are taken as they are and kept; others are simulated, judged, removed.
+`--good N` records N good parts to learn from; folder and figures get a name of their own.
 """
 
 import os
@@ -107,7 +108,12 @@ class Quiet:
         print(what, flush=True)
 
 
-def prepare(work: Path) -> None:
+def study_name(good: int) -> str:
+    """Of the working folder and of the figures."""
+    return "models_detection" if good == GOOD else f"models_detection_{good}"
+
+
+def prepare(work: Path, good: int) -> None:
     """Cell, recipe, the good parts to learn from, and the statistics of these."""
     if not (work / "recipe.toml").is_file():
         simulate_station(STATION, RunSettings(parts=1, golden=MIN_PARTS), work, lambda _: None)
@@ -115,7 +121,7 @@ def prepare(work: Path) -> None:
             shutil.rmtree(used)
         (work / "golden.npz").unlink()
     (work / "good").mkdir(exist_ok=True)
-    numbers = range(FIRST_GOOD, FIRST_GOOD + GOOD)
+    numbers = range(FIRST_GOOD, FIRST_GOOD + good)
     parts = [PartTask(Stream.LINE, number, work / "good" / f"part_{number}") for number in numbers]
     missing = [part for part in parts if not part.folder.is_dir()]
     for truth in in_processes(partial(simulate_part, STATION), missing):
@@ -124,9 +130,9 @@ def prepare(work: Path) -> None:
         golden_run(RunPlan(work / "good", work / "recipe.toml", work / "cell.json"), work / "golden.npz")
 
 
-def train(work: Path, held_out: tuple[DefectKind, ...], name: str) -> None:
+def train(work: Path, held_out: tuple[DefectKind, ...], name: str, good: int) -> None:
     """Train a model unless it is there; seconds by the clock are in its card."""
-    prepare(work)
+    prepare(work, good)
     if (work / name).is_dir():
         return
     torch.set_num_threads(2)
@@ -332,9 +338,9 @@ def detection_goal(shares: Mapping[str, Share | dict[str, Share] | None]) -> Goa
     return Goal(words=words, reached=reached and value("false rejects") <= MOST_REJECTED)
 
 
-def evaluate(work: Path) -> None:
+def evaluate(work: Path, good: int) -> None:
     """Print and write the figures of each model."""
-    report = Report("models_detection")
+    report = Report(study_name(good))
     for first, (name, held_out) in product((FIRST_TESTED, FIRST_FRESH), MODELS.items()):
         outcomes = read_outcomes(outcomes_file(work, name, first))
         for judge, found in JUDGES.items() if outcomes else ():
@@ -346,6 +352,7 @@ def evaluate(work: Path) -> None:
                 detection_goal(shares),
                 None,
                 seeds={"station": SEED, "order": ORDER_SEED, "training": 0},
+                good_parts_recorded=good,
                 **as_notes(shares),
             )
     outcomes = read_outcomes(outcomes_file(work, "model", FIRST_TESTED))
@@ -417,17 +424,19 @@ def main() -> None:
     """Train, collect, evaluate; or one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", nargs="?", choices=("train", "collect", "evaluate"))
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "models_detection")
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--good", type=int, default=GOOD)
     parser.add_argument("--first", type=int, default=FIRST_TESTED, choices=(FIRST_TESTED, FIRST_FRESH))
     given = parser.parse_args()
-    given.work.mkdir(parents=True, exist_ok=True)
+    work: Path = given.work or ROOT / "runs" / study_name(given.good)
+    work.mkdir(parents=True, exist_ok=True)
     if given.step in {None, "train"}:
         for name, held_out in MODELS.items():
-            train(given.work, held_out, name)
+            train(work, held_out, name, given.good)
     if given.step in {None, "collect"}:
-        collect(given.work, tuple(MODELS), given.first)
+        collect(work, tuple(MODELS), given.first)
     if given.step in {None, "evaluate"}:
-        evaluate(given.work)
+        evaluate(work, given.good)
 
 
 if __name__ == "__main__":
