@@ -1,11 +1,12 @@
 """Work done ahead by threads while its earlier results are used, without changing the order of anything."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import NoReturn, TypeVar
+
+from depthcell.processes import default_jobs
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,7 +22,7 @@ def map_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
     items before it. Worth it for work that leaves the interpreter free, such as unpacking large blocks.
     """
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(_core_count(), "ahead") as pool:
+    with ThreadPoolExecutor(default_jobs(), "ahead") as pool:
         for task in _tasks(work, items):
             waiting.append(pool.submit(task))
             if len(waiting) > AHEAD:
@@ -41,8 +42,3 @@ def _tasks(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Ca
 
 def _fail(error: Exception) -> NoReturn:
     raise error
-
-
-def _core_count() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

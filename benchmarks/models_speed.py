@@ -22,6 +22,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import depthcell  # noqa: F401 - before PyTorch, see there
+
+# isort: split
 import anomaly_peers
 import numpy as np
 import torch

@@ -28,8 +28,10 @@ def edge_features(lightness: NDArray[np.float32]) -> NDArray[np.float32]:
         for direction, signed in ((number, cubed), (number + ORIENTATIONS // 2, -cubed)):
             cv2.GaussianBlur(np.maximum(signed, 0), (0, 0), 1.5, dst=bins[direction])
     around = cv2.GaussianBlur(np.linalg.norm(bins, axis=0), (0, 0), 3.0)
-    features: NDArray[np.float32] = np.sqrt(bins / (around + GRADIENT_FLOOR))[:, ::CELL_PX, ::CELL_PX]
-    return np.ascontiguousarray(features, dtype=np.float32)
+    features: NDArray[np.float32] = np.sqrt(
+        bins[:, ::CELL_PX, ::CELL_PX] / (around + GRADIENT_FLOOR)[::CELL_PX, ::CELL_PX]
+    )
+    return features
 
 
 def normal_features(height_mm: NDArray[np.float32], pixel_mm: float) -> NDArray[np.float32]:

