@@ -16,12 +16,12 @@ import csv
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-from harness import Goal, Report, Timing, timing_of
+from harness import Goal, Report, timing_of
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
@@ -42,20 +42,6 @@ SETTINGS = BundleSettings(outlier_level=30.0, max_rounds=200)
 """Whole views are off together, which is no matter of outlying corners."""
 GROUPS = 8
 ROUNDS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement(Goal):
-    """Met where every relative pose agrees with the shipped one within its 95 % region."""
-
-    inside: int = 0
-
-    def is_met(self, us: Timing, ratio: float | None) -> bool:  # noqa: ARG002 - as the base class says
-        """Whether all three agree."""
-        return self.inside == 3
-
-    def __str__(self) -> str:
-        return "all three poses relative to camera 0 within the 95 % region of the shipped array, or said why not"
 
 
 def read_views(folder: Path) -> tuple[list[BoardView], dict[tuple[str, int], float]]:
@@ -280,7 +266,10 @@ def compare(
     report.add(
         what,
         timing_of([seconds]),
-        Agreement(inside=inside),
+        Goal(
+            words="all three poses relative to camera 0 within the 95 % region of the shipped array, or said why not",
+            reached=inside == 3,
+        ),
         None,
         views=len(used),
         residual_rms_px={s: round(float(np.sqrt(np.mean(np.concatenate(r) ** 2))), 3) for s, r in residuals.items()},

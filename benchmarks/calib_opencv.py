@@ -20,7 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from harness import Goal, Peer, Report, Timing, timing_of
+from harness import Goal, Peer, Report, timing_of
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
@@ -53,21 +53,6 @@ for path in sys.argv[1:]:
     out.append([model.intrinsics()[1].tolist(), model.extrinsics_rt_fromref().tolist(), list(warp)])
 print(json.dumps(out))
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Figure(Goal):
-    """A goal about a figure instead of time: met where `reached`, said in `words`."""
-
-    words: str = ""
-    reached: bool = False
-
-    def is_met(self, us: Timing, ratio: float | None) -> bool:  # noqa: ARG002 - as the base class says
-        """Whether the figure was reached."""
-        return self.reached
-
-    def __str__(self) -> str:
-        return self.words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,11 +209,11 @@ def focal(report: Report, views: Sequence[BoardView], corners: str) -> None:
         ours, solution = by_us(views, model)
         peer = by_mrcal(views, name)
         apart_px = ours.lenses["left"].fx_px - peer.lenses["left"].fx_px
-        goal = Figure(words="fx within 0.35 px of mrcal's", reached=abs(apart_px) <= 0.35)
+        goal = Goal(words="fx within 0.35 px of mrcal's", reached=abs(apart_px) <= 0.35)
         report.add(
             f"left camera, 13 views, {model}, corners by {corners}",
             timing_of([ours.seconds]),
-            goal if model is Distortion.BROWN_CONRADY else Figure(words="none, for comparison", reached=True),
+            goal if model is Distortion.BROWN_CONRADY else Goal(words="none, for comparison", reached=True),
             Peer(f"mrcal-calibrate-cameras {name}", timing_of([peer.seconds])),
             fx_px=round(ours.lenses["left"].fx_px, 3),
             u_fx_px=round(solution.u("color:left.fx_px"), 3),
@@ -269,7 +254,7 @@ def held_out(report: Report, views: Sequence[BoardView], side: str, corners: str
         report.add(
             f"{side} camera, held-out views in {FOLDS} folds, {model}, corners by {corners}",
             timing_of([ours.seconds for ours in fitted]),
-            Figure(words="RMS no worse than mrcal's by more than 1 %", reached=rms(mine) <= 1.01 * rms(theirs)),
+            Goal(words="RMS no worse than mrcal's by more than 1 %", reached=rms(mine) <= 1.01 * rms(theirs)),
             Peer(f"mrcal-calibrate-cameras {name}", timing_of(peer_seconds)),
             held_out_rms_px=round(rms(mine), 4),
             mrcal_held_out_rms_px=round(rms(theirs), 4),
@@ -290,7 +275,7 @@ def stereo(report: Report, views: Sequence[BoardView], corners: str) -> None:
     report.add(
         f"both cameras, 13 pairs, corners by {corners}",
         timing_of([ours.seconds]),
-        Figure(words="baseline 83.2 ± 0.2 mm", reached=abs(mine_mm - 83.2) <= 0.2),
+        Goal(words="baseline 83.2 ± 0.2 mm", reached=abs(mine_mm - 83.2) <= 0.2),
         Peer("mrcal-calibrate-cameras LENSMODEL_OPENCV5", timing_of([peer.seconds])),
         baseline_mm=round(mine_mm, 3),
         u_baseline_mm=round(1e3 * baseline_u_m(solution), 3),

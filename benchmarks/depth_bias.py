@@ -13,13 +13,13 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
-from harness import ROOT, Goal, Report, Timing, timing_of
+from harness import ROOT, Goal, Report, timing_of
 from scipy import optimize
 
 from depthcell.acquisition.frameset import DepthImage
@@ -48,21 +48,6 @@ PLACES = 40
 """Held-out places of each drawn camera."""
 SIMULATED = StereoNoise()
 KNOWN = DisparityNoise(SIMULATED.temporal_px, SIMULATED.lasting_px, SIMULATED.correlation_px)
-
-
-@dataclass(frozen=True, slots=True)
-class Truth(Goal):
-    """A goal that is no time: in words, and whether it was reached."""
-
-    words: str = ""
-    reached: bool = False
-
-    def is_met(self, us: Timing, ratio: float | None) -> bool:  # noqa: ARG002 - as the base class says
-        """Whether it was reached."""
-        return self.reached
-
-    def __str__(self) -> str:
-        return self.words
 
 
 def as_camera(scene: DepthScene, fit: BiasFit) -> CellCamera:
@@ -106,7 +91,7 @@ def report_coverage(report: Report, seeds: int) -> None:
     report.add(
         f"depth of {seeds} drawn cameras, {scene.views} boards each, at {PLACES} other places: coverage",
         timing_of(seconds),
-        Truth(words="95 % intervals hold in 93 to 97 %", reached=0.93 <= share <= 0.97),
+        Goal(words="95 % intervals hold in 93 to 97 %", reached=0.93 <= share <= 0.97),
         seeds=seeds,
         coverage_of_95_percent=round(share, 4),
         standard_error_of_coverage=round(error, 4),
@@ -170,7 +155,7 @@ def report_simulated(report: Report, cells: int) -> None:
     report.add(
         f"depth bias of {cells} simulated D435, {scene.views} boards each through the stereo simulator, other places",
         timing_of(seconds),
-        Truth(words="bias (root mean square over all cameras) a tenth or less", reached=total >= 10),
+        Goal(words="bias (root mean square over all cameras) a tenth or less", reached=total >= 10),
         cells=cells,
         rms_before_mm=[round(each * 1e3, 3) for each in before],
         rms_after_mm=[round(each * 1e3, 3) for each in after],
@@ -330,7 +315,7 @@ def report_halves(
     report.add(
         f"real sequence, {what}: {len(numbers)} frames, fitted on one half, shown on the other",
         timing_of(seconds),
-        Truth(words="median below 2 mm on frames not fitted, both ways", reached=reached),
+        Goal(words="median below 2 mm on frames not fitted, both ways", reached=reached),
         distances_m=[round(float(np.quantile(true_m, share)), 3) for share in (0.05, 0.95)],
         depth="aligned to colour: disparity is with the colour camera's focal length and a nominal baseline",
         **notes,

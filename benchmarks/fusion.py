@@ -22,6 +22,7 @@ from fusion_judge import Judge
 from fusion_moving import add_moving
 from fusion_rgbd import add_rgbd
 from harness import Goal, Peer, Report, measure
+from rigcell import cell_of
 
 from depthcell.acquisition.frameset import CameraFrame, DepthImage, FrameSet
 from depthcell.acquisition.sdk import open3d
@@ -29,7 +30,7 @@ from depthcell.acquisition.simulator.cameras import SystematicError
 from depthcell.acquisition.simulator.scene import Scene
 from depthcell.acquisition.simulator.station import Station, StationPlan, build_station
 from depthcell.acquisition.simulator.stereo import StereoView, frame_counts, matched
-from depthcell.calib.cell import Cell, CellCamera, DisparityNoise
+from depthcell.calib.cell import Cell
 from depthcell.fusion.fuse import FusionSettings, PartAccumulator
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.region import Region, Window, image_window
@@ -65,7 +66,7 @@ def record(seed: int) -> Recorded:
     """Simulate the part under its cameras."""
     station = build_station(StationPlan("bracket", "D405", 3, seed, frames=FRAMES))
     scene, noise = Scene(station.part.mesh, station.T_cell_part, threads=0), station.plan.noise
-    cameras, counts = {}, {}
+    counts = {}
     for camera in station.cameras:
         rng = np.random.default_rng([seed, int(camera.serial)])
         view = scene.view(camera.T_cell_depth, camera.model.depth_intrinsics)
@@ -73,20 +74,9 @@ def record(seed: int) -> Recorded:
         stereo = StereoView(view.depth_m, seen, view.cosine, np.zeros_like(seen))
         still = matched(stereo, camera.model, SystematicError(), noise, rng)
         counts[camera.serial] = [frame_counts(still, camera.model, noise, rng) for _ in range(FRAMES)]
-        cameras[camera.serial] = CellCamera(
-            serial=camera.serial,
-            model=camera.model.name,
-            depth=camera.model.depth_intrinsics,
-            color=None,
-            T_cell_depth=camera.T_cell_depth,
-            covariance=np.diag(np.array([1e-4] * 3 + [3e-5] * 3) ** 2),
-            T_color_depth=None,
-            baseline_m=camera.model.baseline_m,
-            noise=DisparityNoise(noise.temporal_px, noise.lasting_px, noise.correlation_px),
-        )
     mesh = station.part.mesh
     region = Region(station.T_cell_part, mesh.min_m - MARGIN_M, mesh.max_m + MARGIN_M)
-    return Recorded(station, Cell("benchmark", cameras, "2026-01-01T00:00:00Z"), counts, region)
+    return Recorded(station, cell_of(station.cameras, noise), counts, region)
 
 
 def our_fusion(recorded: Recorded) -> Callable[[], PartCloud]:

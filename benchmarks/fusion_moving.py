@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from fusion_judge import Deviation, Judge
 from harness import Goal, Peer, Report, measure
+from rigcell import cell_of
 
 from depthcell.acquisition.frameset import CameraFrame, DepthImage, FrameSet
 from depthcell.acquisition.sdk import open3d
@@ -15,7 +16,7 @@ from depthcell.acquisition.simulator.scene import Scene
 from depthcell.acquisition.simulator.station import Station, StationPlan, build_station
 from depthcell.acquisition.simulator.stereo import StereoView, frame_counts, matched
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.cell import Cell, CellCamera, DisparityNoise
+from depthcell.calib.cell import Cell
 from depthcell.fusion.partcloud import PartCloud
 from depthcell.fusion.region import Region, image_window
 from depthcell.fusion.track import Track, TrackUncertainty
@@ -68,7 +69,7 @@ def passed() -> Passed:
     motion, noise = Motion("conveyor", SPEED_MM_S), station.plan.noise
     poses = [motion.moved(motion.way((n - REFERENCE) * STEP_NS / 1e9)) @ station.T_cell_part for n in range(FRAMES)]
     scenes = [Scene(station.part.mesh, pose, threads=0) for pose in poses]
-    cameras, counts = {}, {}
+    counts = {}
     for camera in station.cameras:
         rng, model = np.random.default_rng([SEED, int(camera.serial)]), camera.model
         counts[camera.serial] = []
@@ -78,18 +79,7 @@ def passed() -> Passed:
             stereo = StereoView(view.depth_m, seen, view.cosine, np.zeros_like(seen))
             still = matched(stereo, model, SystematicError(), noise, rng)
             counts[camera.serial].append(frame_counts(still, model, noise, rng))
-        cameras[camera.serial] = CellCamera(
-            camera.serial,
-            model.name,
-            model.depth_intrinsics,
-            None,
-            camera.T_cell_depth,
-            np.zeros((6, 6)),
-            None,
-            model.baseline_m,
-            DisparityNoise(noise.temporal_px, noise.lasting_px, noise.correlation_px),
-        )
-    return Passed(station, Cell("moving", cameras, "2026-01-01T00:00:00Z"), poses, counts)
+    return Passed(station, cell_of(station.cameras, noise, np.zeros((6, 6))), poses, counts)
 
 
 def our_fusion(given: Passed, settings: MotionSettings) -> Callable[[], PartCloud]:

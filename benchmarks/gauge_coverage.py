@@ -20,12 +20,12 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import RESULTS, ROOT, Goal, Report, Timing, timing_of
+from harness import RESULTS, ROOT, Goal, Report, timing_of, wilson
 
 from depthcell.acquisition.partfolder import find_parts
 from depthcell.acquisition.sdk import open3d
@@ -57,27 +57,6 @@ ZONES = {
     "flatness", "straightness", "roundness", "cylindricity", "parallelism", "perpendicularity", "angularity",
     "position", "runout", "profile_surface", "profile_line",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage(Goal):
-    """A share of intervals that hold; met if it may be in the band, given how many there were."""
-
-    interval: tuple[float, float] = field(default=(0.0, 1.0))
-
-    def is_met(self, us: Timing, ratio: float | None) -> bool:  # noqa: ARG002 - as the base class says
-        """Whether the share's own 95 % interval meets the band."""
-        return self.interval[0] <= BAND[1] and self.interval[1] >= BAND[0]
-
-    def __str__(self) -> str:
-        return f"95 % intervals hold {BAND[0]:.0%} to {BAND[1]:.0%}, within what so many parts can tell"
-
-
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share, Wilson (1927)."""
-    z, share = 1.959964, hits / count
-    middle, half = share + z**2 / (2 * count), z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return float((middle - half) / (1 + z**2 / count)), float((middle + half) / (1 + z**2 / count))
 
 
 class Bench:
@@ -218,7 +197,10 @@ def add_rows(report: Report, parts: list[dict[str, Any]], what: str) -> None:
             report.add(
                 f"{kind}: {chosen[0] if len(chosen) == 1 else 'all of them'}, {what}",
                 seconds,
-                Coverage(interval=(low, high)),
+                Goal(
+                    words=f"95 % intervals hold {BAND[0]:.0%} to {BAND[1]:.0%}, within what so many parts can tell",
+                    reached=low <= BAND[1] and high >= BAND[0],
+                ),
                 n=count,
                 held=round(held / count, 4),
                 held_interval=(round(low, 4), round(high, 4)),

@@ -16,11 +16,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: small matric
 import argparse
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from harness import Goal, Report, Timing, timing_of
+from harness import Goal, Report, timing_of
 from scipy.special import chdtri
 
 from depthcell.acquisition.frameset import CameraFrame, DepthImage, FrameSet
@@ -48,20 +47,6 @@ SEED, FRAMES, TOLERANCE_MM = 23, 8, 1.0
 CLEAR_MM = 5.0
 """How far a feature stays from the edges of its step."""
 NAMES = [f"{height:g} mm" for height in STEP_HEIGHTS_MM]
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement(Goal):
-    """Met if the true repeatability lies within the interval of the one reported."""
-
-    within: bool = False
-
-    def is_met(self, us: Timing, ratio: float | None) -> bool:  # noqa: ARG002 - as the base class says
-        """Whether it does."""
-        return self.within
-
-    def __str__(self) -> str:
-        return "the true repeatability lies within the 95 % interval of the reported one"
 
 
 class Bench:
@@ -168,7 +153,10 @@ def main() -> None:
         report.add(
             f"step of {found.reference:g} mm, {found.n} measurements, three D405, {FRAMES} frames each",
             timing_of(seconds),
-            Agreement(within=low <= true_high and true_low <= high),
+            Goal(
+                words="the true repeatability lies within the 95 % interval of the reported one",
+                reached=bool(low <= true_high and true_low <= high),
+            ),
             repeatability_mm=round(found.repeatability, 5),
             repeatability_interval_mm=(round(low, 5), round(high, 5)),
             true_repeatability_mm=round(true, 5),

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 from harness import Goal, Peer, Report, timing_of
-from registration import cell_of, rig_around, seen
+from registration import NOISE, rig_around, seen
+from rigcell import cell_of
 from scipy.spatial.transform import Rotation
 
 from depthcell.acquisition.sdk import open3d
@@ -70,7 +71,7 @@ def thrown(name: str, mesh: PartMesh, number: int) -> tuple[PartCloud, Cell, Rig
     truth = RigidTransform("cell", "part", rotation, at - rotation @ middle)
     half = np.full(3, radius_m + 0.02)
     region = Region(RigidTransform("cell", "box", np.eye(3), centre), -half, half)
-    return seen(mesh, truth, rig, region, SEED * 1000 + number), cell_of(rig), truth
+    return seen(mesh, truth, rig, region, SEED * 1000 + number), cell_of(rig, NOISE), truth
 
 
 Solver = Callable[[PartCloud, Cell], RigidTransform]

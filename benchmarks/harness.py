@@ -5,6 +5,7 @@ Run one as `.venv/bin/python benchmarks/NAME.py`; the data lands in `benchmarks/
 """
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -117,6 +118,13 @@ def timing_of(seconds: list[float]) -> Timing:
         return Timing(seconds[0], seconds[0], seconds[0], 1)
     deciles = statistics.quantiles(seconds, n=10, method="inclusive")
     return Timing(statistics.median(seconds), deciles[0], deciles[-1], len(seconds))
+
+
+def wilson(hits: float, count: float) -> tuple[float, float]:
+    """95 % interval of a share, Wilson (1927); `count` may be an effective one."""
+    z, share = 1.959964, hits / count
+    middle, half = share + z**2 / (2 * count), z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return (middle - half) / (1 + z**2 / count), (middle + half) / (1 + z**2 / count)
 
 
 class Report:

@@ -11,7 +11,8 @@ import time
 import numpy as np
 from global_start import mesh_of
 from harness import Goal, Report, timing_of
-from registration import cell_of, rig_around, seen
+from registration import NOISE, rig_around, seen
+from rigcell import cell_of
 from scipy.spatial.transform import Rotation
 
 from depthcell.acquisition.simulator.partmesh import PartMesh
@@ -86,7 +87,7 @@ def main() -> None:
                 lying, pose = staged(case, name, nominal, rng)
                 cloud = seen(lying, pose, rig, region, number)
                 start = time.perf_counter()
-                found = look(cloud, cell_of(rig), search, expected)
+                found = look(cloud, cell_of(rig, NOISE), search, expected)
                 seconds.append(time.perf_counter() - start)
                 named.append(found)
             right = sum(one.finding is case for one in named)

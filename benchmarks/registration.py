@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from harness import Goal, Peer, Report, timing_of
+from rigcell import cell_of
 
 from depthcell.acquisition.frameset import CameraFrame, DepthImage, FrameSet
 from depthcell.acquisition.sdk import open3d
@@ -34,7 +35,7 @@ from depthcell.acquisition.simulator.rig import StationCamera, build_rig
 from depthcell.acquisition.simulator.scene import Scene
 from depthcell.acquisition.simulator.stereo import StereoNoise, StereoView, frame_counts, matched
 from depthcell.acquisition.transform import RigidTransform
-from depthcell.calib.cell import Cell, CellCamera, DisparityNoise
+from depthcell.calib.cell import Cell
 from depthcell.errors import DepthcellError
 from depthcell.fusion.align import AlignmentSettings, align
 from depthcell.fusion.fuse import FusionSettings, PartAccumulator
@@ -59,30 +60,11 @@ def rig_around(target_cell: np.ndarray, radius_m: float, seed: int, count: int =
     return build_rig(stereo_model("D405"), count, target_cell, radius_m, np.random.default_rng(seed))
 
 
-def cell_of(rig: tuple[StationCamera, ...]) -> Cell:
-    """What a faultless calibration would say of a rig."""
-    cameras = {
-        camera.serial: CellCamera(
-            serial=camera.serial,
-            model=camera.model.name,
-            depth=camera.model.depth_intrinsics,
-            color=None,
-            T_cell_depth=camera.T_cell_depth,
-            covariance=np.diag(np.array([1e-4] * 3 + [3e-5] * 3) ** 2),
-            T_color_depth=None,
-            baseline_m=camera.model.baseline_m,
-            noise=DisparityNoise(NOISE.temporal_px, NOISE.lasting_px, NOISE.correlation_px),
-        )
-        for camera in rig
-    }
-    return Cell("benchmark", cameras, "2026-01-01T00:00:00Z")
-
-
 def seen(
     mesh: PartMesh, T_cell_part: RigidTransform, rig: tuple[StationCamera, ...], region: Region, seed: int
 ) -> PartCloud:
     """The part at a pose as a rig's cameras measure it, two frames, fused within a region."""
-    scene, cell, frames = Scene(mesh, T_cell_part, threads=0), cell_of(rig), []
+    scene, cell, frames = Scene(mesh, T_cell_part, threads=0), cell_of(rig, NOISE), []
     for number, camera in enumerate(rig):
         rng = np.random.default_rng([seed, number])
         view = scene.view(camera.T_cell_depth, camera.model.depth_intrinsics)
@@ -137,7 +119,7 @@ def cases(name: str, reference: Reference, count: int, seed: int) -> list[Case]:
         truth = nominal.perturbed(basis.twist @ motion)
         cloud = seen(mesh, truth, rig, region, seed * 1000 + len(drawn))
         even = np.linspace(0, len(cloud) - 1, min(POINTS, len(cloud))).astype(np.intp)
-        drawn.append(Case(cloud[even], cell_of(rig), nominal, truth))
+        drawn.append(Case(cloud[even], cell_of(rig, NOISE), nominal, truth))
     return drawn
 
 

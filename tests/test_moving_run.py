@@ -144,7 +144,7 @@ def test_motions_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DepthcellError, match="cannot be read"):
         MotionTruth.load(tmp_path / "truth.json")
     (tmp_path / "truth.json").write_text("{}")
-    with pytest.raises(DepthcellError, match="simulate the part again"):
+    with pytest.raises(DepthcellError, match="simulate it again"):
         MotionTruth.load(tmp_path / "truth.json")
 
 

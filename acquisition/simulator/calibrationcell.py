@@ -8,6 +8,7 @@ import numpy as np
 
 from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.acquisition.simulator.cameras import CameraModel, ThermalDrift, stereo_model
+from depthcell.acquisition.simulator.chance import check_plan, generator_of
 from depthcell.acquisition.simulator.rig import StationCamera, build_rig
 from depthcell.acquisition.simulator.stereo import StereoNoise
 from depthcell.acquisition.transform import RigidTransform
@@ -115,14 +116,11 @@ class CalibrationPlan:
             raise DepthcellError(f"--parts {self.places}: with --calibration the board needs 3 places or more")
         if self.frames < 1 or self.artefact_frames < 1:
             raise DepthcellError(f"--frames {min(self.frames, self.artefact_frames)}: must be 1 or more")
-        if not 0.001 <= self.depth_units_mm <= 10:
-            raise DepthcellError(f"--depth-units-mm {self.depth_units_mm}: must be 0.001 to 10")
-        if self.seed < 0:
-            raise DepthcellError(f"--seed {self.seed}: must be 0 or more")
+        check_plan(self.seed, self.depth_units_mm)
 
     def generator(self, stream: Stream, *key: int) -> np.random.Generator:
         """The generator for one purpose; `key` holds camera number and the like."""
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(int(stream), *key)))
+        return generator_of(self.seed, stream, *key)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

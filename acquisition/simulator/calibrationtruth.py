@@ -1,15 +1,13 @@
 """What a simulated calibration cell truly is: the file `truth.json` beside its recordings."""
 
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from depthcell.acquisition.intrinsics import Distortion, Intrinsics
 from depthcell.acquisition.simulator.calibrationcell import CalibrationCamera, CalibrationCell
-from depthcell.acquisition.simulator.truth import Pose
+from depthcell.acquisition.simulator.truth import Pose, TruthFile
 from depthcell.errors import DepthcellError
-from depthcell.files import write_text
 
 
 class LensTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,7 +98,7 @@ class PlaceTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     T_cell_depth: dict[str, Pose]
 
 
-class CalibrationTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CalibrationTruth(TruthFile, frozen=True, forbid_unknown_fields=True):
     """A whole run.
 
     Attributes:
@@ -130,21 +128,3 @@ class CalibrationTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 return camera
         known = ", ".join(camera.serial for camera in self.cameras)
         raise DepthcellError(f"truth: has no camera {serial}; it knows {known}")
-
-    def save(self, path: Path) -> None:
-        """Write the truth file."""
-        write_text(path, msgspec.json.format(msgspec.json.encode(self), indent=1).decode() + "\n")
-
-    @classmethod
-    def load(cls, path: Path) -> "CalibrationTruth":
-        """Read a truth file.
-
-        Raises:
-            DepthcellError: it is missing or does not hold what it should; the message names the field.
-        """
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
-        except OSError as error:
-            raise DepthcellError(f"truth {path}: cannot be read ({error.strerror})") from error
-        except msgspec.MsgspecError as error:
-            raise DepthcellError(f"truth {path}: {error}; simulate the run again") from error

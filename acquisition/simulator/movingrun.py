@@ -25,7 +25,7 @@ from depthcell.acquisition.simulator.rig import StationCamera
 from depthcell.acquisition.simulator.scene import Scene
 from depthcell.acquisition.simulator.station import Station, StationPlan, Stream, build_station
 from depthcell.acquisition.simulator.stereo import StereoView, frame_counts, matched
-from depthcell.acquisition.simulator.truth import Pose
+from depthcell.acquisition.simulator.truth import Pose, TruthFile
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.errors import DepthcellError
 from depthcell.files import write_text
@@ -84,7 +84,7 @@ class FrameTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     T_cell_part: Pose
 
 
-class MotionTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MotionTruth(TruthFile, frozen=True, forbid_unknown_fields=True):
     """What is true of a moving part.
 
     Attributes:
@@ -99,20 +99,6 @@ class MotionTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size_scale: tuple[float, float, float]
     middle: Pose
     frames: tuple[FrameTruth, ...]
-
-    @classmethod
-    def load(cls, path: Path) -> "MotionTruth":
-        """Read a truth file.
-
-        Raises:
-            DepthcellError: it is missing or does not hold what it should.
-        """
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
-        except OSError as error:
-            raise DepthcellError(f"truth {path}: cannot be read ({error.strerror})") from error
-        except msgspec.MsgspecError as error:
-            raise DepthcellError(f"truth {path}: {error}; simulate the part again") from error
 
 
 def simulate_motion(plan: StationPlan, motion: Motion, folder: Path) -> MotionTruth:
@@ -132,8 +118,7 @@ def simulate_motion(plan: StationPlan, motion: Motion, folder: Path) -> MotionTr
     partial.mkdir(parents=True)
     try:
         truth = _record(station, motion, part, partial)
-        encoded = msgspec.json.format(msgspec.json.encode(truth), indent=2)
-        write_text(partial / TRUTH_FILE, encoded.decode() + "\n")
+        truth.save(partial / TRUTH_FILE)
         _write_track(station, motion, part, partial)
         partial.replace(folder)
     finally:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from depthcell.acquisition.simulator.appearance import PLATE, ColorSensor, Lamp, texture_tile
 from depthcell.acquisition.simulator.cameras import ThermalDrift, stereo_model
+from depthcell.acquisition.simulator.chance import check_plan, generator_of
 from depthcell.acquisition.simulator.defects import DefectKind
 from depthcell.acquisition.simulator.parts import Part, load_part
 from depthcell.acquisition.simulator.placement import SizeRange
@@ -64,14 +65,11 @@ class StationPlan:
             raise DepthcellError(f"--frames {self.frames}: must be 1 or more")
         if not 0 <= self.defect_rate <= 1:
             raise DepthcellError(f"--defect-rate {self.defect_rate}: must be 0 to 1")
-        if not 0.001 <= self.depth_units_mm <= 10:
-            raise DepthcellError(f"--depth-units-mm {self.depth_units_mm}: must be 0.001 to 10")
-        if self.seed < 0:
-            raise DepthcellError(f"--seed {self.seed}: must be 0 or more")
+        check_plan(self.seed, self.depth_units_mm)
 
     def generator(self, stream: Stream, *key: int) -> np.random.Generator:
         """The generator for one purpose; `key` holds part number, camera number and the like."""
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(int(stream), *key)))
+        return generator_of(self.seed, stream, *key)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

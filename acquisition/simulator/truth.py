@@ -1,7 +1,7 @@
 """What a simulated part truly is: the sidecar `truth.json` of its recordings."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
 import numpy as np
@@ -9,6 +9,28 @@ import numpy as np
 from depthcell.acquisition.transform import RigidTransform
 from depthcell.errors import DepthcellError
 from depthcell.files import write_text
+
+
+class TruthFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is written beside recordings, as JSON."""
+
+    def save(self, path: Path) -> None:
+        """Write the truth file."""
+        write_text(path, msgspec.json.format(msgspec.json.encode(self), indent=2).decode() + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a truth file.
+
+        Raises:
+            DepthcellError: it is missing or does not hold what it should; the message names the field.
+        """
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except OSError as error:
+            raise DepthcellError(f"truth {path}: cannot be read ({error.strerror})") from error
+        except msgspec.MsgspecError as error:
+            raise DepthcellError(f"truth {path}: {error}; simulate it again") from error
 
 
 class Pose(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +84,7 @@ class CameraTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     temperature_c: float
 
 
-class PartTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PartTruth(TruthFile, frozen=True, forbid_unknown_fields=True):
     """One part.
 
     Attributes:
@@ -87,21 +109,3 @@ class PartTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     defects: tuple[DefectTruth, ...]
     cameras: tuple[CameraTruth, ...]
     cloud: str
-
-    def save(self, path: Path) -> None:
-        """Write the truth file."""
-        write_text(path, msgspec.json.format(msgspec.json.encode(self), indent=2).decode() + "\n")
-
-    @classmethod
-    def load(cls, path: Path) -> "PartTruth":
-        """Read a truth file.
-
-        Raises:
-            DepthcellError: it is missing or does not hold what it should; the message names the field.
-        """
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
-        except OSError as error:
-            raise DepthcellError(f"truth {path}: cannot be read ({error.strerror})") from error
-        except msgspec.MsgspecError as error:
-            raise DepthcellError(f"truth {path}: {error}; simulate the part again") from error
