@@ -43,6 +43,8 @@ class SensorStreams:
     """Open streams of a device, closed on leaving the context.
 
     Images of all streams that lie within half a frame interval make one instant; what finds no partner comes alone.
+    While a recording is made, the first image of each stream is left out, since it may have come too early for the
+    recorder: so what is given out is on disk.
     """
 
     def __init__(self, device: SdkDevice, settings: CameraSettings) -> None:
@@ -51,6 +53,7 @@ class SensorStreams:
         self._sensors: list[SdkSensor] = []
         self._queue: Any = realsense().frame_queue(QUEUE_FRAMES, keep_frames=True)
         self._waiting: dict[StreamKind, deque[SdkFrame]] = {kind: deque() for kind in settings.streams}
+        self._unsure: set[StreamKind] = set()
         self._tolerance_ns = 500_000_000 // max(stream.fps for stream in settings.streams.values())
         self.tallies = {kind: FrameTally() for kind in settings.streams}
 
@@ -64,6 +67,8 @@ class SensorStreams:
             if self._device.is_recorder():
                 # Paused until here, so that the file announces every stream before its first image.
                 self._device.resume()
+                # A frame that the recorder let pass when it was still paused may be on its way to the queue.
+                self._unsure = set(self._waiting)
             # What came while sensors were still being started has no partner, and is not recorded.
             while self._queue.poll_for_frame():
                 pass
@@ -94,7 +99,9 @@ class SensorStreams:
             if not came:
                 return None
             kind = StreamKind.named(frame.get_profile().stream_type().name)
-            if kind is not None and kind in self._waiting:
+            if kind in self._unsure:
+                self._unsure.remove(kind)
+            elif kind is not None and kind in self._waiting:
                 self.tallies[kind].count(frame.get_frame_number())
                 self._waiting[kind].append(frame)
         return instant

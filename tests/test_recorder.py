@@ -112,7 +112,7 @@ def test_every_frame_of_every_camera_is_on_disk(tmp_path: Path, is_packed: bool)
         assert numbers[0] in {(first, first), (None, first)}
         assert numbers[1:] == [(number, number) for number in range(first + 1, 60)]
         assert each.written == 2 * len(numbers) - (numbers[0][0] is None)
-        assert each.received <= each.written
+        assert each.received < each.written  # the first of either stream may have come too early for the recorder
         assert each.dropped == 0
     assert leftovers(folder) == []
     assert summary.size_bytes == sum(path.stat().st_size for path in folder.iterdir())
