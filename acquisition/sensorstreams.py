@@ -99,9 +99,11 @@ class SensorStreams:
             if not came:
                 return None
             kind = StreamKind.named(frame.get_profile().stream_type().name)
+            if kind is None or kind not in self._waiting:
+                continue
             if kind in self._unsure:
                 self._unsure.remove(kind)
-            elif kind is not None and kind in self._waiting:
+            else:
                 self.tallies[kind].count(frame.get_frame_number())
                 self._waiting[kind].append(frame)
         return instant
