@@ -162,6 +162,10 @@ def test_store_refuses_doubles_wrong_labels_and_other_views(
         store.refuse_shared(other)
 
 
+def test_same_part_is_the_same_file(tmp_path: Path, good: list[PartInput]) -> None:
+    assert len({save_part(tmp_path / f"{number}.safetensors", good[0]) for number in range(8)}) == 1
+
+
 def test_truncated_or_changed_part_is_refused(tmp_path: Path, good: list[PartInput]) -> None:
     path = tmp_path / "part.safetensors"
     digest = save_part(path, good[0])

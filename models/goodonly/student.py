@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from depthcell.models.network.partinput import PartInput
+from depthcell.models.samebits import same_bits
 
 STUDENT_STEPS = 400
 """Enough for some tens of good parts."""
@@ -81,6 +82,7 @@ def seen_of(part: PartInput) -> NDArray[np.float32]:
     return np.stack([part.channel(name) for name in SEEN], axis=1).astype(np.float32)
 
 
+@same_bits()
 def fit_student(seen: NDArray[np.float32], taught: NDArray[np.floating[Any]], steps: int, seed: int = 0) -> Student:
     """Teach a student by N good parts.
 

@@ -16,6 +16,7 @@ from depthcell.models.metrics import auroc
 from depthcell.models.network.batch import collate, collate_labels
 from depthcell.models.network.network import PartNetwork
 from depthcell.models.network.partinput import PartInput
+from depthcell.models.samebits import same_bits
 from depthcell.models.training.checkpoint import Look, Progress, Tensors, load_checkpoint, save_checkpoint
 from depthcell.models.training.loss import part_loss
 from depthcell.models.training.settings import TrainingSettings
@@ -57,6 +58,7 @@ class Trained:
     stopped_early: bool
 
 
+@same_bits()
 def train_network(
     source: Source,
     good: Sequence[PartInput],

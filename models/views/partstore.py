@@ -51,8 +51,9 @@ def save_part(path: Path, part: PartInput) -> str:
     }
     if part.labels is not None:
         tensors |= {"label_pixels": part.labels.pixels, "label_points": part.labels.points}
-    about = {"part_id": part.part_id, "serials": json.dumps(part.serials)}
-    data = tensor_bytes({name: np.ascontiguousarray(value) for name, value in tensors.items()}, about)
+    # One entry: safetensors writes several in an order of its own each time, and the same part should be the same file.
+    about = json.dumps({"part_id": part.part_id, "serials": part.serials})
+    data = tensor_bytes({name: np.ascontiguousarray(value) for name, value in tensors.items()}, {"part": about})
     with written_beside(path) as partial:
         partial.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
@@ -76,7 +77,7 @@ def load_part(path: Path, sha256: str | None = None) -> PartInput:
         raise DepthcellError(f"part {path}: is not what the index lists; write the store again")
     try:
         tensors = parse_tensors(data)
-        about = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        about = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["part"])
         shape = tuple(int(size) for size in tensors["shape"])
         views, channels, side = shape[:3]
         kept = np.unpackbits(tensors["kept"], count=views * side * side).astype(np.bool_)
@@ -87,9 +88,9 @@ def load_part(path: Path, sha256: str | None = None) -> PartInput:
         if "label_pixels" in tensors:
             labels = Labels(tensors["label_pixels"], tensors["label_points"])
         others = {name: tensors[name] for name in ("points_part", "features", "neighbours", "pixel")}
-        serials = tuple(str(serial) for serial in json.loads(about["serials"]))
+        serials = tuple(str(serial) for serial in about["serials"])
         return PartInput(str(about["part_id"]), serials, images.reshape(shape), labels=labels, **others)
-    except (SafetensorError, KeyError, ValueError, IndexError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
         raise DepthcellError(f"part {path}: is truncated or no part ({error}); write the store again") from error
 
 
