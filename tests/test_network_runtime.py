@@ -7,10 +7,11 @@ import pytest
 import torch
 from test_network import SMALL, assert_same, network, read
 
+from depthcell.errors import DepthcellError
 from depthcell.models.network.batch import collate
 from depthcell.models.network.network import PartNetwork, Reading
 from depthcell.models.network.partinput import PartInput
-from depthcell.models.network.runtime import ReadyNetwork, prepare
+from depthcell.models.network.runtime import ReadyNetwork, prepare, usable_device
 
 
 def two() -> list[PartInput]:
@@ -71,3 +72,12 @@ def test_the_whole_is_one_graph_for_the_compiler() -> None:
         plain = ready.judge(chosen)
         for name, values in compiled.judge(chosen)._asdict().items():
             assert_same(values, getattr(plain, name), name)
+
+
+def test_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert usable_device("cpu") == torch.device("cpu")
+    with pytest.raises(DepthcellError, match="finds no GPU here; take --device cpu"):
+        usable_device("cuda")
+    with pytest.raises(DepthcellError, match="device 'tpu': is neither cpu nor cuda"):
+        usable_device("tpu")

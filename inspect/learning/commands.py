@@ -45,6 +45,7 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb
         bool, typer.Option("--student", help="Try a student-teacher too; it counts only if validation parts say so.")
     ] = False,
     threads: Annotated[int, typer.Option(min=1, help="Of the network's arithmetic.")] = 2,
+    device: Annotated[str, typer.Option(help="On which the network learns: cpu, or cuda for a GPU.")] = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was cut off.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the model card as JSON.")] = False,
 ) -> None:
@@ -65,15 +66,18 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each option of the verb
     from depthcell.inspect.learning.train_screen import TrainScreen, kinds_of
     from depthcell.models.goodonly.goodmodel import GoodSettings
     from depthcell.models.goodonly.student import STUDENT_STEPS
+    from depthcell.models.network.runtime import usable_device
     from depthcell.models.training.settings import TrainingSettings
 
     torch.set_num_threads(threads)
+    usable_device(device)
     settings = TrainingSettings(
         seed=seed,
         steps=steps,
         false_reject=false_reject,
         held_out=kinds_of(held_out or ()),
         good=GoodSettings(student_steps=STUDENT_STEPS if student else 0),
+        device=device,
     )
     notes = Console(stderr=True, soft_wrap=True, highlight=False)
     with TrainScreen(notes) as screen:

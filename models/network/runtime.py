@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from depthcell.errors import DepthcellError
 from depthcell.models.network.batch import PartBatch, collate
 from depthcell.models.network.imagebranch import ConvBlock
 from depthcell.models.network.network import NetworkOutput, PartNetwork, Reading
@@ -47,6 +48,22 @@ class ReadyNetwork:
         """The fast path, see `PartNetwork.view_anomaly`."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             return self.network.view_anomaly(images, view).float()
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        DepthcellError: it is neither "cpu" nor "cuda", or PyTorch finds no GPU here.
+    """
+    if name not in {"cpu", "cuda"}:
+        raise DepthcellError(f"device '{name}': is neither cpu nor cuda; name one of them")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DepthcellError(
+            f"device cuda: PyTorch {torch.__version__} finds no GPU here; take --device cpu, "
+            "or install a PyTorch for CUDA"
+        )
+    return torch.device(name)
 
 
 def prepare(network: PartNetwork, device: torch.device | str = "cpu", compiled: bool | None = None) -> ReadyNetwork:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from depthcell.models.metrics import auroc
-from depthcell.models.network.batch import collate, collate_labels
+from depthcell.models.network.batch import LabelBatch, PartBatch, collate, collate_labels
 from depthcell.models.network.network import PartNetwork
 from depthcell.models.network.partinput import PartInput
+from depthcell.models.network.runtime import usable_device
 from depthcell.models.samebits import same_bits
 from depthcell.models.training.checkpoint import Look, Progress, Tensors, load_checkpoint, save_checkpoint
 from depthcell.models.training.loss import part_loss
@@ -58,7 +59,6 @@ class Trained:
     stopped_early: bool
 
 
-@same_bits()
 def train_network(
     source: Source,
     good: Sequence[PartInput],
@@ -81,11 +81,27 @@ def train_network(
         log: who is told.
 
     Raises:
-        DepthcellError: the checkpoint is damaged or of another training.
+        DepthcellError: the checkpoint is damaged or of another training, or the device is not there.
     """
+    device = usable_device(settings.device)
     torch.manual_seed(settings.seed)
     network = PartNetwork(settings.network)
     network.image.stem.reference.learn(good)
+    with same_bits(device):
+        return _trained(network.to(device), source, validation, settings, folder=folder, rests_on=rests_on, log=log)
+
+
+def _trained(
+    network: PartNetwork,
+    source: Source,
+    validation: Sequence[PartInput],
+    settings: TrainingSettings,
+    *,
+    folder: Path,
+    rests_on: str,
+    log: TrainingLog,
+) -> Trained:
+    """Train a new network where it lies; it comes back on the CPU."""
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.2, cycle_momentum=False
@@ -114,14 +130,14 @@ def train_network(
             log.looked(look)
             progress = Progress(step, tuple(looks), rests_on, time.perf_counter() - began)
             save_checkpoint(folder, progress, _state(network, averaged, optimiser, best))
-    network.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in best.items()})
+    network.cpu().load_state_dict({name: torch.from_numpy(values.copy()) for name, values in best.items()})
     stopped = bool(looks) and looks[-1].step < settings.steps
     return Trained(network.eval(), tuple(looks), time.perf_counter() - began, stopped)
 
 
 def _step(network: PartNetwork, optimiser: Any, schedule: Any, parts: Sequence[PartInput]) -> float:
     network.train()
-    batch, labels = collate(parts), collate_labels(parts)
+    batch, labels = _on_its_device(network, parts)
     loss = part_loss(network(batch), batch, labels)
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
@@ -132,12 +148,18 @@ def _step(network: PartNetwork, optimiser: Any, schedule: Any, parts: Sequence[P
     return float(loss.detach())
 
 
+def _on_its_device(network: torch.nn.Module, parts: Sequence[PartInput]) -> tuple[PartBatch, LabelBatch]:
+    """A batch and its labels, where the network is."""
+    device = next(network.parameters()).device
+    return collate(parts).to(device), collate_labels(parts).to(device)
+
+
 @torch.no_grad()
 def _look(network: torch.nn.Module, validation: Sequence[PartInput], step: int) -> Look:
     network.eval()
     losses, scores, wrong = [], [], []
     for part in validation:
-        batch, labels = collate([part]), collate_labels([part])
+        batch, labels = _on_its_device(network, [part])
         output = network(batch)
         losses.append(float(part_loss(output, batch, labels)))
         scores.append(float(output.part_anomaly[0]))
@@ -171,7 +193,7 @@ def _batches(source: Source, settings: TrainingSettings, start: int) -> Iterator
 
 
 def _weights(network: torch.nn.Module) -> Tensors:
-    return {name: values.detach().numpy().copy() for name, values in network.state_dict().items()}
+    return {name: values.detach().cpu().numpy().copy() for name, values in network.state_dict().items()}
 
 
 def _state(network: PartNetwork, averaged: AveragedModel, optimiser: Any, best: Tensors) -> Tensors:
@@ -180,7 +202,7 @@ def _state(network: PartNetwork, averaged: AveragedModel, optimiser: Any, best: 
     tensors |= {f"best/{name}": values for name, values in best.items()}
     for number, state in optimiser.state_dict()["state"].items():
         for name, values in state.items():
-            tensors[f"optimiser/{number}/{name}"] = np.asarray(values.detach().numpy()).copy()
+            tensors[f"optimiser/{number}/{name}"] = np.asarray(values.detach().cpu().numpy()).copy()
     tensors["learning_rate"] = np.array([optimiser.param_groups[0]["lr"]])
     return tensors
 

@@ -25,6 +25,7 @@ class TrainingSettings:
         false_reject: share of good parts that may be rejected.
         held_out: kinds of defects that are never drawn.
         network, good: of the two judges.
+        device: on which the network learns, "cpu" or "cuda"; what it learned comes back to the CPU.
     """
 
     seed: int = 0
@@ -40,6 +41,7 @@ class TrainingSettings:
     held_out: tuple[DefectKind, ...] = ()
     network: NetworkSettings = field(default_factory=NetworkSettings)
     good: GoodSettings = field(default_factory=GoodSettings)
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for name, least in (("seed", 0), ("steps", 1), ("validate_every", 1), ("patience", 1), ("painted", 1)):
